@@ -1,0 +1,1 @@
+//! Helpers the tests share: Go toolchains, target programs, running heaptap.

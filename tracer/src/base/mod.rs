@@ -1,0 +1,20 @@
+//! Vocabulary every tier uses: errors with a kind and a hint, units, notes (tier 0).
+
+mod error;
+pub mod units;
+
+pub use error::{Error, ErrorKind, Result};
+
+/// A value with what the reader should know about it: each note is a reason, in
+/// words a user understands, why the value is partial or uncertain.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Noted<T> {
+    pub value: T,
+    pub notes: Vec<String>,
+}
+
+impl<T> Noted<T> {
+    pub fn new(value: T) -> Noted<T> {
+        Noted { value, notes: Vec::new() }
+    }
+}

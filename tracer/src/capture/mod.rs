@@ -1,0 +1,1 @@
+//! The capture file: framed, versioned, checksummed, compressed (tier 2).

@@ -1,0 +1,217 @@
+//! The one stream of facts everything is computed from (tier 1).
+//!
+//! A live source and a capture file both yield these; the model and the reports see
+//! nothing else, so a replay gives the same result without target or root. All
+//! addresses are run-time addresses of the target; times are CLOCK_MONOTONIC
+//! nanoseconds of the capturing machine.
+
+use serde::{Deserialize, Serialize};
+
+/// Names one call stack within a capture: the hash the eBPF program computed of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StackId(pub u64);
+
+/// Names one probe site within a capture: its index in `Plan::sites`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SiteId(pub u16);
+
+/// One fact of a capture.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// First of a capture.
+    Start(Start),
+    /// What is probed (`ProbePlan` as plain data).
+    Sites(Vec<SiteInfo>),
+    Alloc(Alloc),
+    /// Return addresses of a stack, innermost first; precedes or follows its first use.
+    Stack {
+        id: StackId,
+        pcs: Vec<u64>,
+    },
+    /// What a return address means; innermost (most deeply inlined) frame first.
+    Symbol {
+        pc: u64,
+        frames: Vec<Frame>,
+    },
+    /// What a `*_type` address means.
+    Type {
+        addr: u64,
+        info: TypeInfo,
+    },
+    /// Type and size of allocations at a site and stack where the trap could not read
+    /// them, decoded from the calling machine code.
+    Inferred(Inferred),
+    /// A GC cycle finished marking; later allocations carry the new epoch.
+    GcEpoch {
+        epoch: u32,
+        time_ns: u64,
+    },
+    /// Cumulative events lost on one CPU since the capture started.
+    Lost {
+        cpu: u32,
+        events: u64,
+        stacks: u64,
+    },
+    /// The runtime's own allocation counters, read from the target's memory.
+    Counters(Counters),
+    /// Something the user should know about this capture.
+    Note(String),
+    /// Last of a complete capture.
+    End(End),
+}
+
+/// Who was captured, how, and when.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    pub heaptap_version: String,
+    /// CLOCK_MONOTONIC nanoseconds, the origin of the timeline.
+    pub time_ns: u64,
+    /// The same instant as nanoseconds since the Unix epoch.
+    pub unix_ns: u64,
+    pub mode: String,
+    pub target: Target,
+}
+
+/// The process and its executable.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Target {
+    pub pid: u32,
+    pub exe: String,
+    /// GNU build ID in hex, or Go's own build ID where there is none.
+    pub build_id: Option<String>,
+    /// As `go version` prints it, experiments included: `go1.26.6-X:nogreenteagc`.
+    pub go_version: String,
+    pub arch: String,
+    /// Neither `.symtab` nor DWARF.
+    pub stripped: bool,
+    pub pie: bool,
+    pub cgo: bool,
+    /// Run-time address minus link-time address of the executable.
+    pub load_bias: u64,
+    pub maps: Vec<Mapping>,
+}
+
+/// One line of `/proc/PID/maps` that is backed by a file or executable.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mapping {
+    pub start: u64,
+    pub end: u64,
+    pub offset: u64,
+    pub executable: bool,
+    pub path: String,
+}
+
+/// A probe site as a capture remembers it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteInfo {
+    /// The runtime function probed, as `runtime.mallocgc`.
+    pub function: String,
+    /// Bytes from the function's entry.
+    pub offset: u32,
+}
+
+/// One completed allocation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Alloc {
+    pub time_ns: u64,
+    /// The pointer the program got; may lie inside a slot (tiny objects, malloc headers).
+    pub ptr: u64,
+    /// Bytes asked for; 0 when the trap could not read it (see [`Event::Inferred`]).
+    pub size: u64,
+    /// Bytes of heap taken: the size class, or 0 for a tiny object that fitted an
+    /// existing block. `UNKNOWN_SLOT` when neither the trap nor the site tells.
+    pub slot: u64,
+    /// The element type's `*_type`; 0 when untyped, or unknown at this site.
+    pub type_addr: u64,
+    pub stack: StackId,
+    pub goid: u64,
+    pub site: SiteId,
+    pub epoch: u32,
+    pub cpu: u32,
+}
+
+/// `Alloc::slot` when the slot size follows from size and type (`runtime::size_class`).
+pub const UNKNOWN_SLOT: u64 = u64::MAX;
+
+impl Default for StackId {
+    fn default() -> Self {
+        StackId(0)
+    }
+}
+
+impl Default for SiteId {
+    fn default() -> Self {
+        SiteId(0)
+    }
+}
+
+/// What the machine code around a call says about the objects it allocates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inferred {
+    pub site: SiteId,
+    pub stack: StackId,
+    /// The `*_type` passed, `Some(0)` for untyped, `None` when it is not a constant.
+    pub type_addr: Option<u64>,
+    /// The size passed, when it is a constant.
+    pub size: Option<u64>,
+}
+
+/// One function of a stack, as the compiler saw it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Frame {
+    /// Package-qualified, as Go prints it: `net/http.(*conn).serve`.
+    pub function: String,
+    pub file: String,
+    /// 0 when unknown.
+    pub line: u32,
+    /// Whether this frame was inlined into the next one.
+    pub inlined: bool,
+}
+
+/// A Go type as its descriptor says (internal/abi/type.go `Type`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TypeInfo {
+    /// As Go prints it: `main.Node`, `[]string`, `struct { F uintptr; X0 int }`.
+    pub name: String,
+    /// Full import path for named types, else empty.
+    pub package: String,
+    /// Bytes of one value.
+    pub size: u64,
+    /// Bytes at its start that may hold pointers; 0: noscan.
+    pub ptr_bytes: u64,
+    /// `reflect.Kind` in lower case: `struct`, `slice`, `ptr`, ….
+    pub kind: String,
+}
+
+/// The runtime's cumulative allocation counters (`MemStats.Mallocs`, `TotalAlloc`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// The read took place between these instants.
+    pub begin_ns: u64,
+    pub end_ns: u64,
+    /// Objects allocated since the program started, each tiny object counted.
+    pub objects: u64,
+    /// Bytes by size class, as `MemStats.TotalAlloc`.
+    pub bytes: u64,
+}
+
+/// How a capture ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    pub time_ns: u64,
+    pub reason: EndReason,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// The time asked for is over.
+    #[default]
+    Elapsed,
+    /// Ctrl-C or SIGTERM.
+    Interrupted,
+    /// The target ended (or called exec).
+    TargetExited,
+}

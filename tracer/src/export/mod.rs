@@ -1,0 +1,1 @@
+//! Reports as text, JSON, pprof and folded stacks (tier 5).

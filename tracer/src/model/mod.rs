@@ -1,0 +1,1 @@
+//! What the events add up to: sites, stacks, GC cycles, loss (tier 2).

@@ -1,0 +1,1 @@
+//! State joined with symbols into plain data (tier 4).

@@ -1,0 +1,1 @@
+//! What the Go runtime looks like in memory: layouts, globals, counters, types (tier 2).

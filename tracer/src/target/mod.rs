@@ -1,0 +1,1 @@
+//! Finding a process, its maps and what it is (tier 2).

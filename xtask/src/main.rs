@@ -1,0 +1,3 @@
+//! heaptap's development tasks; `cargo xtask --help` lists them.
+
+fn main() {}
