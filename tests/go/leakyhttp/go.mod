@@ -1,0 +1,3 @@
+module leakyhttp
+
+go 1.19
