@@ -1,17 +1,21 @@
 //! The ELF container: reads by link-time address, sections, notes, relocations.
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
 use object::elf;
 use object::read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _, Sym as _};
-use object::{LittleEndian, Object as _, ObjectSection as _};
+use object::{CompressionFormat, LittleEndian, Object as _, ObjectSection as _};
 
 use super::functions::{Entry, Functions};
 use crate::base::{Error, Result};
 
 /// Program headers beyond this many are damage: Go and C linkers write about ten.
 const MAX_SEGMENTS: usize = 256;
+
+/// No section of a Go program inflates to more than this; beyond it is a zip bomb.
+const MAX_SECTION: u64 = 4 << 30;
 
 /// A PT_LOAD segment's file-backed part.
 #[derive(Debug, Clone, Copy)]
@@ -175,6 +179,28 @@ impl Elf {
 
     pub(crate) fn has_section(&self, name: &str) -> bool {
         self.file().and_then(|f| f.section_by_name(name).map(|s| s.size() > 0)).unwrap_or(false)
+    }
+
+    /// A section's content, inflated if it is compressed; empty when there is none.
+    pub(crate) fn section(&self, name: &str) -> Result<Bytes> {
+        let Some(file) = self.file() else { return Ok(Bytes::new()) };
+        let Some(section) = file.section_by_name(name) else { return Ok(Bytes::new()) };
+        let damaged = |e| Error::failed(format!("section {name} is damaged")).because(e);
+        let data = section.compressed_data().map_err(damaged)?;
+        if data.format != CompressionFormat::None {
+            // zlib and zstd reach about 1:1000 and 1:16000 at best.
+            let most = (data.data.len() as u64).saturating_mul(16_384).min(MAX_SECTION);
+            if data.uncompressed_size > most {
+                return Err(Error::failed(format!(
+                    "section {name} is damaged: claims to inflate to {} bytes",
+                    data.uncompressed_size
+                )));
+            }
+        }
+        Ok(match data.decompress().map_err(damaged)? {
+            Cow::Borrowed(data) => self.bytes.slice_ref(data),
+            Cow::Owned(data) => Bytes::from(data),
+        })
     }
 
     /// The GNU build ID, by section or segment.

@@ -2,6 +2,7 @@
 //! machine code (tier 1). Pure: no I/O, and total on hostile input.
 
 mod buildinfo;
+mod dwarf;
 mod elf;
 mod functions;
 mod gopclntab;
@@ -12,6 +13,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 
 pub use buildinfo::BuildInfo;
+pub use dwarf::Dwarf;
 pub use functions::{Function, Functions};
 pub use gopclntab::LineTable;
 pub use moduledata::ModuleData;
@@ -30,6 +32,7 @@ pub struct Binary {
     pclntab: OnceLock<Option<(u64, Header)>>,
     module_data: OnceLock<Option<ModuleData>>,
     line_table: OnceLock<Option<LineTable>>,
+    dwarf: OnceLock<Option<gimli::DwarfSections<Bytes>>>,
     functions: OnceLock<Functions>,
     symbol_functions: OnceLock<Functions>,
     symbol_data: OnceLock<Functions>,
@@ -64,6 +67,7 @@ impl Binary {
             pclntab: OnceLock::new(),
             module_data: OnceLock::new(),
             line_table: OnceLock::new(),
+            dwarf: OnceLock::new(),
             functions: OnceLock::new(),
             symbol_functions: OnceLock::new(),
             symbol_data: OnceLock::new(),
@@ -115,11 +119,11 @@ impl Binary {
         self.elf.is_interpreted()
     }
 
-    /// Whether C code is linked in, that is package runtime/cgo: by its functions in
-    /// gopclntab, which stripping leaves.
+    /// Whether package runtime/cgo is linked in, and so C code may run: by its functions
+    /// in gopclntab, which stripping leaves (runtime/cgo/asm_amd64.s `crosscall2`).
     pub fn uses_cgo(&self) -> bool {
-        let is_cgo = |f: Function<'_>| f.name.starts_with("runtime/cgo.") || f.name == "_cgo_init";
-        self.functions().is_ok_and(|functions| functions.iter().any(is_cgo))
+        let of_cgo = |f: Function<'_>| f.name == "crosscall2" || f.name.starts_with("runtime/cgo.");
+        self.functions().is_ok_and(|functions| functions.iter().any(of_cgo))
     }
 
     /// The GNU build ID in hex, or Go's own build ID where there is none.
@@ -216,6 +220,12 @@ impl Binary {
             LineTable::new(&self.elf, *addr, *header, self.moduledata())
         };
         self.line_table.get_or_init(read).as_ref()
+    }
+
+    /// The program's DWARF, indexed anew at each call; `None` when there is none that
+    /// can be read.
+    pub fn dwarf(&self) -> Option<Dwarf<'_>> {
+        self.dwarf.get_or_init(|| dwarf::load(&self.elf)).as_ref().and_then(Dwarf::new)
     }
 
     fn pclntab(&self) -> Option<&(u64, Header)> {
