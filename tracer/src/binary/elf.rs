@@ -127,6 +127,11 @@ impl Elf {
         if stored == 0 && self.pie { Some(self.relocated(addr).unwrap_or(0)) } else { Some(stored) }
     }
 
+    /// Whether `addr` lies in the file-backed part of a writable segment.
+    pub(crate) fn is_writable(&self, addr: u64) -> bool {
+        self.segments.iter().any(|s| s.writable && addr >= s.addr && addr - s.addr < s.len)
+    }
+
     fn segment_at(&self, addr: u64) -> Option<(&Segment, u64)> {
         self.segments.iter().find_map(|s| {
             let delta = addr.checked_sub(s.addr)?;

@@ -4,6 +4,7 @@
 mod buildinfo;
 mod dwarf;
 mod elf;
+pub mod flow;
 mod functions;
 mod gopclntab;
 mod moduledata;
@@ -83,6 +84,16 @@ impl Binary {
     /// in, the link-time address, wherever the linker put that.
     pub fn read_u64(&self, addr: u64) -> Option<u64> {
         self.elf.read_u64(addr)
+    }
+
+    /// The little-endian u64 at `addr`, when the program cannot change it: outside
+    /// writable segments, or in the part of one that is read-only after relocation.
+    pub fn read_only_u64(&self, addr: u64) -> Option<u64> {
+        let first_variable = self.moduledata().map_or(0, |m| m.noptrdata);
+        if self.elf.is_writable(addr) && addr >= first_variable {
+            return None;
+        }
+        self.read_u64(addr)
     }
 
     /// The offset in the file of the byte at `addr`: what a uprobe is given.

@@ -3,7 +3,18 @@
 //! A plan is plain data, decided from the binary's machine code before the kernel is
 //! touched.
 
+mod alloc;
+mod call_site;
+mod leaf;
+
+use iced_x86::{FlowControl, Instruction};
 use serde::{Deserialize, Serialize};
+
+pub use call_site::{CallSites, Passed};
+
+use crate::base::{Error, Result};
+use crate::binary::flow::Flow;
+use crate::binary::{Binary, Function};
 
 /// Everything heaptap would attach to one executable.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,10 +85,115 @@ pub enum Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CostClass {
-    /// A 5-byte nop: Linux 6.18 turns the trap into a call.
-    Optimised,
     /// The kernel emulates the instruction: one trap.
     Emulated,
     /// Single-stepped out of line: some twenty times an emulated one.
     SingleStepped,
+}
+
+/// Cost of leaving the GC epoch unknown, said in the plan.
+const NO_EPOCH: &str =
+    "runtime.gcSweep has no instruction the kernel emulates on every path: GC cycles are not counted";
+
+impl ProbePlan {
+    /// Decides where to probe an executable, from its own machine code.
+    ///
+    /// What is not found stands in `notes`.
+    ///
+    /// # Errors
+    /// When the executable has no function table or no allocation function.
+    pub fn of(binary: &Binary) -> Result<ProbePlan> {
+        let functions = binary.functions()?;
+        let mut plan = ProbePlan::default();
+        let leaves: Vec<Function<'_>> = functions.iter().filter(|f| leaf::is_probed(f.name)).collect();
+        if leaves.is_empty() {
+            return Err(Error::failed(
+                "no allocation function found: the executable has no runtime.mallocgc",
+            )
+            .hint("is this a Go program that was built with the standard toolchain?"));
+        }
+        for function in &leaves {
+            plan.add_allocation_sites(binary, function);
+        }
+        match functions.by_name("runtime.gcSweep").and_then(|f| epoch_site(binary, &f)) {
+            Some(site) => plan.sites.push(site),
+            None => plan.notes.push(NO_EPOCH.into()),
+        }
+        Ok(plan)
+    }
+
+    fn add_allocation_sites(&mut self, binary: &Binary, function: &Function<'_>) {
+        let name = function.name;
+        let flow = call_site::analyse(binary, function.start, function.end);
+        let found = match &flow {
+            None => Err("its machine code could not be analysed"),
+            Some(flow) => alloc::sites(flow, name, &|target| name_at(binary, target)),
+        };
+        match (found, flow) {
+            (Ok(found), Some(flow)) => {
+                let sites = found
+                    .into_iter()
+                    .filter_map(|f| site(binary, function, &flow, f.address, Purpose::Alloc(f.recipe)));
+                self.sites.extend(sites);
+            }
+            (Err(why), _) => {
+                self.notes.push(format!("{name}: no site found ({why}): its objects will be missing"))
+            }
+            (Ok(_), None) => {}
+        }
+    }
+
+    /// Whether some objects' type or size must be decoded from call sites.
+    pub fn needs_call_sites(&self) -> bool {
+        self.sites.iter().any(|s| matches!(&s.purpose, Purpose::Alloc(r) if r.needs_call_site()))
+    }
+}
+
+impl Recipe {
+    /// Whether type or size must be decoded from the call site.
+    pub fn needs_call_site(&self) -> bool {
+        self.size == Place::None || self.type_ == Place::None
+    }
+}
+
+fn epoch_site(binary: &Binary, function: &Function<'_>) -> Option<Site> {
+    let flow = call_site::analyse(binary, function.start, function.end)?;
+    let address = alloc::passage(&flow)?;
+    site(binary, function, &flow, address, Purpose::GcEpoch)
+}
+
+fn site(
+    binary: &Binary,
+    function: &Function<'_>,
+    flow: &Flow,
+    address: u64,
+    purpose: Purpose,
+) -> Option<Site> {
+    let instruction = flow.instruction(address)?;
+    Some(Site {
+        function: function.name.to_owned(),
+        offset: u32::try_from(address - function.start).ok()?,
+        address,
+        file_offset: binary.file_offset(address)?,
+        instruction: describe(binary, instruction),
+        cost: alloc::cost_class(instruction),
+        purpose,
+    })
+}
+
+/// The instruction for people: its mnemonic and, for a call, who is called.
+fn describe(binary: &Binary, instruction: &Instruction) -> String {
+    let mnemonic = format!("{:?}", instruction.mnemonic()).to_lowercase();
+    match instruction.flow_control() {
+        FlowControl::Call => match name_at(binary, instruction.near_branch_target()) {
+            Some(callee) => format!("{mnemonic} {callee}"),
+            None => mnemonic,
+        },
+        FlowControl::Next => format!("{mnemonic} {:?}", instruction.op0_register()).to_lowercase(),
+        _ => mnemonic,
+    }
+}
+
+fn name_at(binary: &Binary, address: u64) -> Option<&str> {
+    binary.functions().ok()?.containing(address).map(|f| f.name)
 }

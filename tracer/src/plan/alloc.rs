@@ -1,0 +1,291 @@
+//! Sites in one allocation function: instructions every completed object passes once.
+//!
+//! A return of the function *completes* an object unless what it returns is a constant
+//! (`zerobase`), off-heap memory, or the result of another probed function. For the
+//! completing returns we look for instructions the kernel emulates that dominate them,
+//! cannot run twice, and lead to nothing else, and at which the value that will be
+//! returned lies in a register or stack slot.
+
+use iced_x86::{FlowControl, Instruction, Mnemonic};
+
+use super::{CostClass, Place, Recipe, leaf};
+use crate::binary::flow::{Flow, Loc, R14, RAX, RBP, RBX, RSP, Reg, State, Value};
+
+/// A site found in a function, before it has a name and a place in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) address: u64,
+    pub(super) recipe: Recipe,
+}
+
+/// Names the function a direct call goes to.
+pub(super) type Callee<'a> = dyn Fn(u64) -> Option<&'a str> + 'a;
+
+/// The sites of an allocation function, or why there are none.
+pub(super) fn sites(flow: &Flow, function: &str, callee: &Callee<'_>) -> Result<Vec<Found>, &'static str> {
+    let returns = Returns::of(flow, callee);
+    if returns.completing.is_empty() {
+        return Err("no return that completes an object was recognised");
+    }
+    let candidates: Vec<Candidate> = flow
+        .reachable()
+        .filter(|i| cost_class(i) == CostClass::Emulated)
+        .filter_map(|i| Candidate::at(flow, i, &returns))
+        .collect();
+    let chosen = cover(&candidates, returns.completing.len())
+        .ok_or("no instruction the kernel emulates lies on every path of a completed object")?;
+    Ok(chosen.into_iter().map(|c| c.found(flow, function, &returns, callee)).collect())
+}
+
+/// The first emulated instruction that every call runs exactly once, for functions that
+/// are probed only to learn that they run.
+pub(super) fn passage(flow: &Flow) -> Option<u64> {
+    let returns: Vec<u64> = flow.reachable().filter(|i| is_return(i)).map(Instruction::ip).collect();
+    let mut emulated = flow.reachable().filter(|i| cost_class(i) == CostClass::Emulated).map(Instruction::ip);
+    emulated.find(|p| {
+        frame_is_built(flow, *p) && !flow.reaches(*p, *p) && returns.iter().all(|r| flow.dominates(*p, *r))
+    })
+}
+
+/// What a trap on this instruction costs on x86-64 (arch/x86/kernel/uprobes.c
+/// `branch_setup_xol_ops`, `push_setup_xol_ops`): relative calls and jumps, one-byte nops
+/// and pushes of registers are emulated, the rest is single-stepped.
+pub(super) fn cost_class(i: &Instruction) -> CostClass {
+    let emulated = match i.flow_control() {
+        FlowControl::ConditionalBranch => i.is_jcc_short_or_near(),
+        FlowControl::UnconditionalBranch => i.is_jmp_short_or_near(),
+        FlowControl::Call => true,
+        _ => i.mnemonic() == Mnemonic::Push && i.op0_register().is_gpr64(),
+    };
+    if emulated { CostClass::Emulated } else { CostClass::SingleStepped }
+}
+
+fn is_return(i: &Instruction) -> bool {
+    i.flow_control() == FlowControl::Return
+}
+
+/// The returns of a function, told apart by what they return.
+struct Returns {
+    /// Address of the return and the pointer it returns.
+    completing: Vec<(u64, Value)>,
+    other: Vec<u64>,
+}
+
+impl Returns {
+    fn of(flow: &Flow, callee: &Callee<'_>) -> Returns {
+        let mut returns = Returns { completing: Vec::new(), other: Vec::new() };
+        for i in flow.reachable().filter(|i| is_return(i)) {
+            let value = flow.before(i.ip()).map(|s| s.reg(RAX));
+            match value {
+                Some(value) if completes(flow, value, callee) => returns.completing.push((i.ip(), value)),
+                _ => returns.other.push(i.ip()),
+            }
+        }
+        returns
+    }
+}
+
+/// Whether a returned value is an object this function has to report.
+fn completes(flow: &Flow, value: Value, callee: &Callee<'_>) -> bool {
+    match value {
+        Value::Const(_) | Value::Arg(_) => false,
+        Value::Result { call, .. } => match called(flow, call) {
+            // An indirect call of mallocgc goes through the tables of specialised functions.
+            None => false,
+            Some(target) => {
+                callee(target).is_some_and(|name| !leaf::is_probed(name) && !leaf::is_off_heap(name))
+            }
+        },
+        _ => true,
+    }
+}
+
+fn called(flow: &Flow, call: u64) -> Option<u64> {
+    let i = flow.instruction(call)?;
+    (i.flow_control() == FlowControl::Call).then(|| i.near_branch_target())
+}
+
+/// An instruction that could be probed, and the completing returns it stands for.
+struct Candidate {
+    address: u64,
+    /// Indices into `Returns::completing`.
+    covers: Vec<usize>,
+    ptr: Place,
+    size: Place,
+    type_: Place,
+}
+
+impl Candidate {
+    fn at(flow: &Flow, i: &Instruction, returns: &Returns) -> Option<Candidate> {
+        let address = i.ip();
+        if flow.reaches(address, address) || returns.other.iter().any(|r| flow.reaches(address, *r)) {
+            return None;
+        }
+        let mut covers = Vec::new();
+        for (n, (r, _)) in returns.completing.iter().enumerate() {
+            if flow.dominates(address, *r) {
+                covers.push(n);
+            } else if flow.reaches(address, *r) {
+                return None;
+            }
+        }
+        let state = flow.before(address)?;
+        if !has_frame(&state) {
+            return None;
+        }
+        let ptr = place(&state, returns.completing.get(*covers.first()?)?.1);
+        let same = covers.iter().all(|n| place(&state, returns.completing[*n].1) == ptr);
+        (same && ptr != Place::None).then(|| Candidate {
+            address,
+            covers,
+            ptr,
+            size: place(&state, Value::Arg(RAX)),
+            type_: place(&state, Value::Arg(RBX)),
+        })
+    }
+
+    /// What is worth most first: size and type known, then few memory reads. Among equals
+    /// the later one wins: there the object is complete.
+    fn score(&self) -> (usize, i32) {
+        let places = [self.ptr, self.size, self.type_];
+        let known = places.iter().filter(|p| **p != Place::None).count();
+        let reads = places.iter().filter(|p| matches!(p, Place::Frame(_) | Place::Stack(_))).count();
+        (known, -(reads as i32))
+    }
+
+    fn found(&self, flow: &Flow, function: &str, returns: &Returns, callee: &Callee<'_>) -> Found {
+        let slot = self.slot(flow, function, returns, callee);
+        Found {
+            address: self.address,
+            recipe: Recipe { ptr: self.ptr, size: self.size, type_: self.type_, slot },
+        }
+    }
+
+    fn slot(&self, flow: &Flow, function: &str, returns: &Returns, callee: &Callee<'_>) -> Place {
+        if let Some(place) = self.slot_result(flow, returns, callee) {
+            return place;
+        }
+        if self.fits_tiny_block(flow, returns, callee) {
+            return Place::Const(0);
+        }
+        match leaf::slot_size(function) {
+            Some(size) => Place::Const(size),
+            None => Place::None,
+        }
+    }
+
+    /// From Go 1.24 the functions behind `mallocgc` return the slot size beside the pointer.
+    fn slot_result(&self, flow: &Flow, returns: &Returns, callee: &Callee<'_>) -> Option<Place> {
+        let calls = |v: Value, want: Reg| -> Option<Vec<u64>> {
+            let mut calls = Vec::new();
+            for origin in flow.origins(v) {
+                match origin {
+                    Value::Result { call, reg } if reg == want => calls.push(call),
+                    _ => return None,
+                }
+            }
+            calls.sort_unstable();
+            Some(calls)
+        };
+        let pointers = calls(returns.completing[self.covers[0]].1, RAX)?;
+        let inner = |call: &u64| called(flow, *call).and_then(callee).is_some_and(leaf::is_inner);
+        if pointers.is_empty() || !pointers.iter().all(inner) {
+            return None;
+        }
+        let state = flow.before(self.address)?;
+        (0..16u8).find(|r| calls(state.reg(*r), RBX).as_ref() == Some(&pointers)).map(Place::Reg)
+    }
+
+    /// A tiny object that fits its P's current block takes no new slot: its path comes to
+    /// the return without the barrier that publishes a new one.
+    fn fits_tiny_block(&self, flow: &Flow, returns: &Returns, callee: &Callee<'_>) -> bool {
+        let barriers: Vec<u64> =
+            flow.reachable().filter(|i| is_publication(i, callee)).map(Instruction::ip).collect();
+        let mut ends = self.covers.iter().map(|n| returns.completing[*n].0);
+        !barriers.is_empty() && ends.all(|end| !barriers.iter().any(|b| flow.reaches(*b, end)))
+    }
+}
+
+fn is_publication(i: &Instruction, callee: &Callee<'_>) -> bool {
+    i.flow_control() == FlowControl::Call
+        && callee(i.near_branch_target()).is_some_and(|name| name.starts_with("runtime.publicationBarrier"))
+}
+
+/// The cheapest set of candidates that together stand for every completing return once.
+fn cover(candidates: &[Candidate], returns: usize) -> Option<Vec<&Candidate>> {
+    let mut best: Option<Vec<&Candidate>> = None;
+    let mut pending: Vec<(usize, Vec<&Candidate>)> = vec![(0, Vec::new())];
+    while let Some((next, chosen)) = pending.pop() {
+        if next == returns {
+            let better = best.as_ref().is_none_or(|b| rank(&chosen) > rank(b));
+            if better {
+                best = Some(chosen);
+            }
+            continue;
+        }
+        if chosen.iter().any(|c| c.covers.contains(&next)) {
+            pending.push((next + 1, chosen));
+            continue;
+        }
+        // Of the candidates that stand for the same returns only the best matters.
+        for covers in distinct_covers(candidates, next, &chosen) {
+            let choice =
+                candidates.iter().filter(|c| c.covers == covers).max_by_key(|c| (c.score(), c.address));
+            let mut chosen = chosen.clone();
+            chosen.extend(choice);
+            pending.push((next + 1, chosen));
+        }
+    }
+    best
+}
+
+fn distinct_covers(candidates: &[Candidate], next: usize, chosen: &[&Candidate]) -> Vec<Vec<usize>> {
+    let mut covers: Vec<Vec<usize>> = candidates
+        .iter()
+        .filter(|c| c.covers.contains(&next))
+        .filter(|c| !chosen.iter().any(|other| other.covers.iter().any(|n| c.covers.contains(n))))
+        .map(|c| c.covers.clone())
+        .collect();
+    covers.sort();
+    covers.dedup();
+    covers
+}
+
+/// Knowing more is worth an extra site; after that, fewer sites are better.
+fn rank(chosen: &[&Candidate]) -> (usize, std::cmp::Reverse<usize>) {
+    let least_known = chosen.iter().map(|c| c.score().0).min().unwrap_or(0);
+    (least_known, std::cmp::Reverse(chosen.len()))
+}
+
+/// Where a value lies at a site: a register if it can be had, else a stack slot.
+fn place(state: &State, value: Value) -> Place {
+    // Below rsp nothing is safe from signal handlers, and rsp-relative needs rsp known.
+    let readable = |offset: i64| matches!(state.reg(RSP), Value::Sp(rsp) if offset >= rsp);
+    for loc in state.locations(value) {
+        match loc {
+            Loc::Reg(r) if r != RSP && r != RBP && r != R14 => return Place::Reg(r),
+            Loc::Slot(offset) if readable(offset) => return frame_place(state, offset),
+            _ => {}
+        }
+    }
+    Place::None
+}
+
+fn frame_place(state: &State, offset: i64) -> Place {
+    let relative = |base: i64| i32::try_from(offset - base).ok();
+    match (state.reg(RBP), state.reg(RSP)) {
+        (Value::Sp(rbp), _) => relative(rbp).map_or(Place::None, Place::Frame),
+        (_, Value::Sp(rsp)) => relative(rsp).map_or(Place::None, Place::Stack),
+        _ => Place::None,
+    }
+}
+
+fn frame_is_built(flow: &Flow, address: u64) -> bool {
+    flow.before(address).is_some_and(|s| has_frame(&s))
+}
+
+/// Whether rbp points at the saved rbp right below the return address, so that a walk of
+/// the frame pointers meets the direct caller first.
+fn has_frame(state: &State) -> bool {
+    state.reg(RBP) == Value::Sp(-8) && state.locations(Value::Arg(RBP)).any(|l| l == Loc::Slot(-8))
+}
