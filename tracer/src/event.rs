@@ -18,43 +18,35 @@ pub struct StackId(pub u64);
 pub struct SiteId(pub u16);
 
 /// One fact of a capture.
-#[derive(Debug, Clone, PartialEq)]
+///
+/// A capture file holds every variant but `Alloc` and `Stack` as the JSON that serde
+/// makes of it (docs/capture-format.md): a renamed variant or field is another format.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     /// First of a capture.
     Start(Start),
     /// What is probed (`ProbePlan` as plain data).
     Sites(Vec<SiteInfo>),
+    #[serde(skip)]
     Alloc(Alloc),
     /// Return addresses of a stack, innermost first; precedes or follows its first use.
-    Stack {
-        id: StackId,
-        pcs: Vec<u64>,
-    },
+    #[serde(skip)]
+    Stack { id: StackId, pcs: Vec<u64> },
     /// What a return address means; innermost (most deeply inlined) frame first.
-    Symbol {
-        pc: u64,
-        frames: Vec<Frame>,
-    },
+    Symbol { pc: u64, frames: Vec<Frame> },
     /// What a `*_type` address means.
-    Type {
-        addr: u64,
-        info: TypeInfo,
-    },
+    Type { addr: u64, info: TypeInfo },
     /// Type and size of allocations at a site and stack where the trap could not read
     /// them, decoded from the calling machine code.
     Inferred(Inferred),
     /// A GC cycle finished marking; later allocations carry the new epoch.
-    GcEpoch {
-        epoch: u32,
-        time_ns: u64,
-    },
+    GcEpoch { epoch: u32, time_ns: u64 },
     /// Cumulative events lost on one CPU since the capture started.
-    Lost {
-        cpu: u32,
-        events: u64,
-        stacks: u64,
-    },
-    /// The runtime's own allocation counters, read from the target's memory.
+    Lost { cpu: u32, events: u64, stacks: u64 },
+    /// The runtime's own allocation counters, read from the target's memory. Goes into
+    /// the stream as soon as it was read: no `Alloc` that happened after the reading
+    /// precedes it (those that happened before it may follow), so that coverage is exact.
     Counters(Counters),
     /// Something the user should know about this capture.
     Note(String),
@@ -64,6 +56,7 @@ pub enum Event {
 
 /// Who was captured, how, and when.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Start {
     pub heaptap_version: String,
     /// CLOCK_MONOTONIC nanoseconds, the origin of the timeline.
@@ -76,6 +69,7 @@ pub struct Start {
 
 /// The process and its executable.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Target {
     pub pid: u32,
     pub exe: String,
@@ -88,6 +82,9 @@ pub struct Target {
     pub stripped: bool,
     pub pie: bool,
     pub cgo: bool,
+    /// Objects with pointers over 512 bytes carry an 8-byte header within their slot
+    /// (Go 1.22 and later): what slot sizes of older captures are worked out with.
+    pub malloc_headers: bool,
     /// Run-time address minus link-time address of the executable.
     pub load_bias: u64,
     pub maps: Vec<Mapping>,
@@ -95,6 +92,7 @@ pub struct Target {
 
 /// One line of `/proc/PID/maps` that is backed by a file or executable.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Mapping {
     pub start: u64,
     pub end: u64,
@@ -105,6 +103,7 @@ pub struct Mapping {
 
 /// A probe site as a capture remembers it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SiteInfo {
     /// The runtime function probed, as `runtime.mallocgc`.
     pub function: String,
@@ -160,6 +159,7 @@ pub struct Inferred {
 
 /// One function of a stack, as the compiler saw it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Frame {
     /// Package-qualified, as Go prints it: `net/http.(*conn).serve`.
     pub function: String,
@@ -172,6 +172,7 @@ pub struct Frame {
 
 /// A Go type as its descriptor says (internal/abi/type.go `Type`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
 pub struct TypeInfo {
     /// As Go prints it: `main.Node`, `[]string`, `struct { F uintptr; X0 int }`.
     pub name: String,
@@ -187,6 +188,7 @@ pub struct TypeInfo {
 
 /// The runtime's cumulative allocation counters (`MemStats.Mallocs`, `TotalAlloc`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counters {
     /// The read took place between these instants.
     pub begin_ns: u64,
@@ -198,7 +200,8 @@ pub struct Counters {
 }
 
 /// How a capture ended.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct End {
     pub time_ns: u64,
     pub reason: EndReason,

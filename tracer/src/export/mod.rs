@@ -1,1 +1,33 @@
-//! Reports as text, JSON, pprof and folded stacks (tier 5).
+//! Reports put out as text, JSON, pprof or folded stacks (tier 5).
+
+pub mod folded;
+pub mod json;
+pub mod pprof;
+pub mod text;
+
+use std::borrow::Cow;
+use std::io::{ErrorKind, Write};
+
+use crate::base::{Error, Result};
+
+/// Hands `bytes` to `out`. A reader that closed the pipe has seen enough: success.
+///
+/// # Errors
+/// When `out` does not take them.
+fn put(out: &mut impl Write, bytes: &[u8]) -> Result<()> {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::failed("cannot write the report").because(e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Names come from the target: control characters must not reach a terminal.
+fn printable(text: &str) -> Cow<'_, str> {
+    if text.contains(char::is_control) {
+        Cow::Owned(text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect())
+    } else {
+        Cow::Borrowed(text)
+    }
+}

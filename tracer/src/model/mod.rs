@@ -1,1 +1,101 @@
-//! What the events add up to: sites, stacks, GC cycles, loss (tier 2).
+//! What the events add up to: allocations by call, GC epochs, loss, counters (tier 2).
+//!
+//! [`State::apply`] is all there is to it: no I/O, no clock, so the same events give
+//! the same state. It keeps ids and addresses; `report` joins them with names.
+
+mod calls;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+
+pub use calls::{Call, Calls, Tally};
+
+use crate::event::{
+    Alloc, Counters, End, Event, Frame, Inferred, SiteId, SiteInfo, StackId, Start, TypeInfo,
+};
+
+/// Everything known after some events of a capture.
+#[derive(Debug, Default)]
+pub struct State {
+    pub start: Option<Start>,
+    pub end: Option<End>,
+    pub sites: Vec<SiteInfo>,
+    pub calls: Calls,
+    pub stacks: HashMap<StackId, Box<[u64]>>,
+    pub symbols: HashMap<u64, Vec<Frame>>,
+    pub types: HashMap<u64, TypeInfo>,
+    pub inferred: HashMap<(SiteId, StackId), Inferred>,
+    /// When marking finished, CLOCK_MONOTONIC nanoseconds, by the epoch that then began.
+    pub gc_epochs: BTreeMap<u32, u64>,
+    /// Cumulative (events, stacks) lost, by CPU.
+    pub lost: BTreeMap<u32, (u64, u64)>,
+    /// The first and the latest reading of the runtime's counters.
+    pub counters: Option<(Counters, Counters)>,
+    pub notes: Vec<String>,
+    /// Allocation events applied.
+    pub events: u64,
+    /// Of these, tiny objects that fitted an existing block.
+    pub tiny_fits: u64,
+    /// The latest time of any event, CLOCK_MONOTONIC nanoseconds; 0: none.
+    pub latest_ns: u64,
+    /// The highest epoch any allocation carried.
+    pub latest_epoch: u32,
+}
+
+impl State {
+    /// Takes one event into account. Events of different CPUs may come out of order;
+    /// [`Event::Counters`] says what its place in the stream means.
+    pub fn apply(&mut self, event: &Event) {
+        match event {
+            Event::Alloc(alloc) => self.alloc(alloc),
+            Event::Stack { id, pcs } => {
+                self.stacks.insert(*id, pcs.as_slice().into());
+            }
+            Event::Symbol { pc, frames } => {
+                self.symbols.insert(*pc, frames.clone());
+            }
+            Event::Type { addr, info } => {
+                self.types.insert(*addr, info.clone());
+            }
+            Event::Inferred(inferred) => {
+                self.inferred.insert((inferred.site, inferred.stack), *inferred);
+            }
+            Event::Start(start) => {
+                self.latest_ns = self.latest_ns.max(start.time_ns);
+                self.start = Some(start.clone());
+            }
+            Event::Sites(sites) => self.sites.clone_from(sites),
+            Event::GcEpoch { epoch, time_ns } => {
+                self.latest_ns = self.latest_ns.max(*time_ns);
+                self.gc_epochs.insert(*epoch, *time_ns);
+            }
+            Event::Lost { cpu, events, stacks } => {
+                let lost = self.lost.entry(*cpu).or_default();
+                *lost = (lost.0.max(*events), lost.1.max(*stacks));
+            }
+            Event::Counters(counters) => {
+                self.calls.reading(counters.begin_ns.midpoint(counters.end_ns));
+                let first = self.counters.map_or(*counters, |(first, _)| first);
+                self.counters = Some((first, *counters));
+            }
+            // The same thing is worth saying once.
+            Event::Note(note) if self.notes.contains(note) => {}
+            Event::Note(note) => self.notes.push(note.clone()),
+            Event::End(end) => {
+                self.latest_ns = self.latest_ns.max(end.time_ns);
+                self.end = Some(*end);
+            }
+        }
+    }
+
+    fn alloc(&mut self, alloc: &Alloc) {
+        self.events += 1;
+        self.tiny_fits += u64::from(alloc.slot == 0);
+        self.latest_ns = self.latest_ns.max(alloc.time_ns);
+        self.latest_epoch = self.latest_epoch.max(alloc.epoch);
+        self.calls.add(alloc);
+    }
+}

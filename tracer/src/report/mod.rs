@@ -1,1 +1,220 @@
-//! State joined with symbols into plain data (tier 4).
+//! What a capture says, as plain data: the JSON contract of docs/json.md (tier 4).
+//!
+//! Pure: built from a [`State`] alone, sorted, so that the same capture gives the same
+//! bytes.
+
+mod kind;
+mod notes;
+mod sites;
+mod slot;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use regex::Regex;
+use serde::Serialize;
+
+pub use kind::Kind;
+pub use sites::{Frame, Site};
+pub use table::{Grouping, Row, rows};
+
+use crate::event::Mapping;
+use crate::model::State;
+use sites::Sums;
+
+/// One capture, summed up.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Report {
+    pub target: Target,
+    pub capture: Capture,
+    pub totals: Totals,
+    pub sites: Vec<Site>,
+    pub gc: Vec<GcCycle>,
+    /// What the detectors found: none exist yet.
+    pub findings: [(); 0],
+}
+
+/// The process that was captured.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Target {
+    pub pid: u32,
+    pub exe: String,
+    pub build_id: Option<String>,
+    pub go_version: String,
+    pub arch: String,
+    pub stripped: bool,
+    pub pie: bool,
+    pub cgo: bool,
+    /// For pprof, which wants addresses explained; no part of the JSON.
+    #[serde(skip)]
+    pub maps: Vec<Mapping>,
+}
+
+/// How, when and how completely it was captured.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Capture {
+    pub mode: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// The same in nanoseconds since the Unix epoch; no part of the JSON.
+    #[serde(skip)]
+    pub started_unix_ns: u64,
+    pub duration_s: f64,
+    /// Allocation events received.
+    pub events: u64,
+    /// Allocation events lost, all CPUs.
+    pub lost: u64,
+    /// GC cycles that finished marking during the capture.
+    pub gc_cycles: u64,
+    /// Cycles known from later epochs only: their own event was lost.
+    pub missed_gc_cycles: u64,
+    /// `None` when the runtime's counters were not read twice.
+    pub coverage: Option<Coverage>,
+    pub notes: Vec<String>,
+}
+
+/// Seen over counted by the runtime itself, between the two readings of its counters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Coverage {
+    pub objects: f64,
+    pub bytes: f64,
+}
+
+/// Sums over all sites, shown or not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    pub alloc_objects: u64,
+    /// By size class.
+    pub alloc_bytes: u64,
+    /// `None`: objects are not tracked after their allocation.
+    pub live_objects: Option<u64>,
+    pub live_bytes: Option<u64>,
+}
+
+/// One GC cycle.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct GcCycle {
+    /// Counted from the start of the capture.
+    pub cycle: u32,
+    /// Nanoseconds from the start of the capture.
+    pub mark_end_ns: u64,
+}
+
+/// What sites are ordered and measured by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Measure {
+    /// Bytes by size class.
+    #[default]
+    Bytes,
+    Objects,
+    /// Bytes asked for.
+    Requested,
+}
+
+impl Measure {
+    pub fn of(self, site: &Site) -> u64 {
+        match self {
+            Measure::Bytes => site.alloc_bytes,
+            Measure::Objects => site.alloc_objects,
+            Measure::Requested => site.requested_bytes,
+        }
+    }
+}
+
+impl Report {
+    /// Sums up everything in `state`, sites with most bytes first.
+    pub fn build(state: &State) -> Report {
+        let (sites, sums) = sites::build(state);
+        let start = state.start.clone().unwrap_or_default();
+        let gc: Vec<GcCycle> = state
+            .gc_epochs
+            .iter()
+            .map(|(&cycle, &time)| GcCycle { cycle, mark_end_ns: time.saturating_sub(start.time_ns) })
+            .collect();
+        let end_ns = state.end.map_or(state.latest_ns, |end| end.time_ns);
+        let coverage = coverage(state, &sums);
+        let mut report = Report {
+            capture: Capture {
+                mode: start.mode,
+                started_at: rfc3339(start.unix_ns),
+                started_unix_ns: start.unix_ns,
+                duration_s: end_ns.saturating_sub(start.time_ns) as f64 / 1e9,
+                events: state.events,
+                lost: state.lost.values().fold(0, |sum: u64, (events, _)| sum.saturating_add(*events)),
+                gc_cycles: gc.len() as u64,
+                missed_gc_cycles: missed_cycles(state),
+                coverage,
+                notes: Vec::new(),
+            },
+            target: target(start.target),
+            totals: Totals { alloc_objects: sums.objects, alloc_bytes: sums.bytes, ..Totals::default() },
+            sites,
+            gc,
+            findings: [],
+        };
+        report.capture.notes = notes::all(state, &report, &sums);
+        report.sort_by(Measure::Bytes);
+        report
+    }
+
+    /// Keeps the sites with a function that matches in any frame; totals stay.
+    pub fn retain(&mut self, function: &Regex) {
+        self.sites.retain(|site| site.frames.iter().any(|f| function.is_match(&f.function)));
+    }
+
+    /// Puts the sites with most of `measure` first; equal ones in a fixed order.
+    pub fn sort_by(&mut self, measure: Measure) {
+        self.sites.sort_by(|a, b| {
+            let key = |s: &Site| (measure.of(s), s.alloc_bytes, s.alloc_objects);
+            key(b).cmp(&key(a)).then_with(|| a.frames.cmp(&b.frames)).then_with(|| a.id.cmp(&b.id))
+        });
+    }
+}
+
+fn target(target: crate::event::Target) -> Target {
+    Target {
+        pid: target.pid,
+        exe: target.exe,
+        build_id: target.build_id,
+        go_version: target.go_version,
+        arch: target.arch,
+        stripped: target.stripped,
+        pie: target.pie,
+        cgo: target.cgo,
+        maps: target.maps,
+    }
+}
+
+fn rfc3339(unix_ns: u64) -> String {
+    // u64 nanoseconds end in the year 2554, within what RFC 3339 can write.
+    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_nanos(unix_ns)).to_string()
+}
+
+/// Cycles that no event told of, though a later event or an allocation's epoch shows
+/// that they took place. The first epoch seen is the baseline.
+fn missed_cycles(state: &State) -> u64 {
+    let Some((first, last)) = state.gc_epochs.first_key_value().zip(state.gc_epochs.last_key_value()) else {
+        return u64::from(state.latest_epoch);
+    };
+    let newest = u64::from(*last.0.max(&state.latest_epoch));
+    (newest + 1 - u64::from(*first.0)).saturating_sub(state.gc_epochs.len() as u64)
+}
+
+fn coverage(state: &State, sums: &Sums) -> Option<Coverage> {
+    let (first, last) = state.counters?;
+    let objects = last.objects.checked_sub(first.objects)?;
+    let bytes = last.bytes.checked_sub(first.bytes)?;
+    if first.end_ns >= last.begin_ns {
+        return None;
+    }
+    let ratio = |seen: u64, counted: u64| match (seen, counted) {
+        (0, 0) => 1.0,
+        _ => seen as f64 / counted as f64,
+    };
+    // Nothing counted though something was seen cannot be put as a ratio.
+    let ratios =
+        Coverage { objects: ratio(sums.counted_objects, objects), bytes: ratio(sums.counted_bytes, bytes) };
+    (ratios.objects.is_finite() && ratios.bytes.is_finite()).then_some(ratios)
+}

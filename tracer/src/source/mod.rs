@@ -1,1 +1,5 @@
-//! Where events come from: a live process or a capture file (tier 4).
+//! Where events come from: a running process or a capture file (tier 4).
+
+mod replay;
+
+pub use replay::Replay;

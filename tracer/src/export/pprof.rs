@@ -1,0 +1,315 @@
+//! The report as a pprof profile: gzip'd `profile.proto`, for `go tool pprof`.
+
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use hashbrown::HashMap;
+use prost::Message;
+
+use super::put;
+use crate::base::{Error, Result};
+use crate::report::{Frame, Report, Site};
+
+/// Messages of github.com/google/pprof `proto/profile.proto`; tags are its field
+/// numbers. Fields heaptap leaves empty are left out.
+mod proto {
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Profile {
+        #[prost(message, repeated, tag = "1")]
+        pub(super) sample_type: Vec<ValueType>,
+        #[prost(message, repeated, tag = "2")]
+        pub(super) sample: Vec<Sample>,
+        #[prost(message, repeated, tag = "3")]
+        pub(super) mapping: Vec<Mapping>,
+        #[prost(message, repeated, tag = "4")]
+        pub(super) location: Vec<Location>,
+        #[prost(message, repeated, tag = "5")]
+        pub(super) function: Vec<Function>,
+        #[prost(string, repeated, tag = "6")]
+        pub(super) string_table: Vec<String>,
+        #[prost(int64, tag = "9")]
+        pub(super) time_nanos: i64,
+        #[prost(int64, tag = "10")]
+        pub(super) duration_nanos: i64,
+        #[prost(message, optional, tag = "11")]
+        pub(super) period_type: Option<ValueType>,
+        #[prost(int64, tag = "12")]
+        pub(super) period: i64,
+        #[prost(int64, repeated, tag = "13")]
+        pub(super) comment: Vec<i64>,
+        #[prost(int64, tag = "14")]
+        pub(super) default_sample_type: i64,
+    }
+
+    #[derive(Clone, Copy, PartialEq, prost::Message)]
+    pub(super) struct ValueType {
+        #[prost(int64, tag = "1")]
+        pub(super) r#type: i64,
+        #[prost(int64, tag = "2")]
+        pub(super) unit: i64,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Sample {
+        #[prost(uint64, repeated, tag = "1")]
+        pub(super) location_id: Vec<u64>,
+        #[prost(int64, repeated, tag = "2")]
+        pub(super) value: Vec<i64>,
+        #[prost(message, repeated, tag = "3")]
+        pub(super) label: Vec<Label>,
+    }
+
+    #[derive(Clone, Copy, PartialEq, prost::Message)]
+    pub(super) struct Label {
+        #[prost(int64, tag = "1")]
+        pub(super) key: i64,
+        #[prost(int64, tag = "2")]
+        pub(super) str: i64,
+        #[prost(int64, tag = "3")]
+        pub(super) num: i64,
+        #[prost(int64, tag = "4")]
+        pub(super) num_unit: i64,
+    }
+
+    #[derive(Clone, Copy, PartialEq, prost::Message)]
+    pub(super) struct Mapping {
+        #[prost(uint64, tag = "1")]
+        pub(super) id: u64,
+        #[prost(uint64, tag = "2")]
+        pub(super) memory_start: u64,
+        #[prost(uint64, tag = "3")]
+        pub(super) memory_limit: u64,
+        #[prost(uint64, tag = "4")]
+        pub(super) file_offset: u64,
+        #[prost(int64, tag = "5")]
+        pub(super) filename: i64,
+        #[prost(int64, tag = "6")]
+        pub(super) build_id: i64,
+        #[prost(bool, tag = "7")]
+        pub(super) has_functions: bool,
+        #[prost(bool, tag = "8")]
+        pub(super) has_filenames: bool,
+        #[prost(bool, tag = "9")]
+        pub(super) has_line_numbers: bool,
+        #[prost(bool, tag = "10")]
+        pub(super) has_inline_frames: bool,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Location {
+        #[prost(uint64, tag = "1")]
+        pub(super) id: u64,
+        #[prost(uint64, tag = "2")]
+        pub(super) mapping_id: u64,
+        #[prost(uint64, tag = "3")]
+        pub(super) address: u64,
+        #[prost(message, repeated, tag = "4")]
+        pub(super) line: Vec<Line>,
+    }
+
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, prost::Message)]
+    pub(super) struct Line {
+        #[prost(uint64, tag = "1")]
+        pub(super) function_id: u64,
+        #[prost(int64, tag = "2")]
+        pub(super) line: i64,
+    }
+
+    #[derive(Clone, Copy, PartialEq, prost::Message)]
+    pub(super) struct Function {
+        #[prost(uint64, tag = "1")]
+        pub(super) id: u64,
+        #[prost(int64, tag = "2")]
+        pub(super) name: i64,
+        #[prost(int64, tag = "3")]
+        pub(super) system_name: i64,
+        #[prost(int64, tag = "4")]
+        pub(super) filename: i64,
+    }
+}
+
+/// Writes the report as `go tool pprof` reads it.
+///
+/// # Errors
+/// When `out` does not take it; a closed pipe is no error.
+pub fn write(report: &Report, out: &mut impl Write) -> Result<()> {
+    let bytes = profile(report).encode_to_vec();
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    let packed = gzip
+        .write_all(&bytes)
+        .and_then(|()| gzip.finish())
+        .map_err(|e| Error::failed("cannot compress the profile").because(e))?;
+    put(out, &packed)
+}
+
+fn profile(report: &Report) -> proto::Profile {
+    let mut builder = Builder::new(report);
+    let sample_type = [
+        ("alloc_objects", "count"),
+        ("alloc_space", "bytes"),
+        ("inuse_objects", "count"),
+        ("inuse_space", "bytes"),
+    ]
+    .map(|(name, unit)| builder.value_type(name, unit))
+    .to_vec();
+    let sample = report.sites.iter().map(|site| builder.sample(site)).collect();
+    let period_type = Some(builder.value_type("space", "bytes"));
+    let default_sample_type = builder.string("alloc_space");
+    let mut comment =
+        vec!["heaptap follows no object after its allocation yet: inuse_objects and inuse_space are 0"];
+    comment.extend(report.capture.notes.iter().map(String::as_str));
+    let comment = comment.into_iter().map(|text| builder.string(text)).collect();
+    proto::Profile {
+        sample_type,
+        sample,
+        mapping: builder.mappings,
+        location: builder.locations,
+        function: builder.functions,
+        string_table: builder.strings,
+        time_nanos: signed(report.capture.started_unix_ns),
+        duration_nanos: (report.capture.duration_s * 1e9) as i64,
+        period_type,
+        // Every allocation is a sample.
+        period: 1,
+        comment,
+        default_sample_type,
+    }
+}
+
+/// Collects what samples refer to, each thing once.
+struct Builder {
+    strings: Vec<String>,
+    string_index: HashMap<String, i64>,
+    mappings: Vec<proto::Mapping>,
+    functions: Vec<proto::Function>,
+    function_index: HashMap<(i64, i64), u64>,
+    locations: Vec<proto::Location>,
+    location_index: HashMap<(u64, Vec<proto::Line>), u64>,
+}
+
+impl Builder {
+    fn new(report: &Report) -> Builder {
+        let mut builder = Builder {
+            strings: Vec::new(),
+            string_index: HashMap::new(),
+            mappings: Vec::new(),
+            functions: Vec::new(),
+            function_index: HashMap::new(),
+            locations: Vec::new(),
+            location_index: HashMap::new(),
+        };
+        // The format wants the empty string first.
+        builder.string("");
+        let target = &report.target;
+        let build_id = builder.string(target.build_id.as_deref().unwrap_or_default());
+        // The executable's mapping comes first: pprof takes that one for the program.
+        let (own, others): (Vec<_>, Vec<_>) =
+            target.maps.iter().filter(|m| m.executable).partition(|m| m.path == target.exe);
+        for (i, map) in own.iter().chain(&others).enumerate() {
+            let is_own = i < own.len();
+            let mapping = proto::Mapping {
+                id: i as u64 + 1,
+                memory_start: map.start,
+                memory_limit: map.end,
+                file_offset: map.offset,
+                filename: builder.string(&map.path),
+                build_id: if is_own { build_id } else { 0 },
+                // Symbolised already: pprof need not look for the file.
+                has_functions: true,
+                has_filenames: true,
+                has_line_numbers: true,
+                has_inline_frames: true,
+            };
+            builder.mappings.push(mapping);
+        }
+        builder
+    }
+
+    fn string(&mut self, text: &str) -> i64 {
+        if let Some(&index) = self.string_index.get(text) {
+            return index;
+        }
+        let index = self.strings.len() as i64;
+        self.strings.push(text.into());
+        self.string_index.insert(text.into(), index);
+        index
+    }
+
+    fn value_type(&mut self, name: &str, unit: &str) -> proto::ValueType {
+        proto::ValueType { r#type: self.string(name), unit: self.string(unit) }
+    }
+
+    fn sample(&mut self, site: &Site) -> proto::Sample {
+        let kind = proto::Label {
+            key: self.string("kind"),
+            str: self.string(site.kind.name()),
+            num: 0,
+            num_unit: 0,
+        };
+        let mut label = vec![kind];
+        if let Some(name) = site.type_name.as_deref().filter(|name| !name.is_empty()) {
+            label.push(proto::Label {
+                key: self.string("type"),
+                str: self.string(name),
+                num: 0,
+                num_unit: 0,
+            });
+        }
+        proto::Sample {
+            location_id: self.stack(&site.frames),
+            value: vec![
+                signed(site.alloc_objects),
+                signed(site.alloc_bytes),
+                signed(site.live_objects.unwrap_or(0)),
+                signed(site.live_bytes.unwrap_or(0)),
+            ],
+            label,
+        }
+    }
+
+    /// One location per return address: inlined frames are lines of the one they were
+    /// inlined into.
+    fn stack(&mut self, frames: &[Frame]) -> Vec<u64> {
+        frames
+            .chunk_by(|inner, _| inner.inlined)
+            .map(|frames| {
+                let address = frames.first().map_or(0, |f| f.address);
+                let lines = frames.iter().map(|f| self.line(f)).collect();
+                self.location(address, lines)
+            })
+            .collect()
+    }
+
+    fn line(&mut self, frame: &Frame) -> proto::Line {
+        let name = self.string(&frame.function);
+        let filename = self.string(&frame.file);
+        let next = self.functions.len() as u64 + 1;
+        let id = *self.function_index.entry((name, filename)).or_insert(next);
+        if id == next {
+            self.functions.push(proto::Function { id, name, system_name: name, filename });
+        }
+        proto::Line { function_id: id, line: i64::from(frame.line) }
+    }
+
+    fn location(&mut self, address: u64, line: Vec<proto::Line>) -> u64 {
+        let next = self.locations.len() as u64 + 1;
+        let key = (address, line);
+        if let Some(&id) = self.location_index.get(&key) {
+            return id;
+        }
+        let mapping_id = self
+            .mappings
+            .iter()
+            .find(|m| (m.memory_start..m.memory_limit).contains(&address))
+            .map_or(0, |m| m.id);
+        self.locations.push(proto::Location { id: next, mapping_id, address, line: key.1.clone() });
+        self.location_index.insert(key, next);
+        next
+    }
+}
+
+/// The format counts in i64.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,162 @@
+//! The report as a table for people.
+
+use std::fmt::Write as _;
+use std::io::Write;
+
+use unicode_width::UnicodeWidthStr;
+
+use super::{printable, put};
+use crate::base::Result;
+use crate::base::units::{format_bytes, format_count};
+use crate::report::{Grouping, Measure, Report, Row, rows};
+
+/// How much to show, and in which order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TableOptions {
+    pub sort: Measure,
+    pub grouping: Grouping,
+    /// Rows to show; `None`: all.
+    pub limit: Option<usize>,
+}
+
+/// Types longer than this are cut: struct literals fill pages.
+const MAX_TYPE_WIDTH: usize = 40;
+
+/// Writes who was captured and how completely, the table, and the notes.
+///
+/// # Errors
+/// When `out` does not take it; a closed pipe is no error.
+pub fn write(report: &Report, options: &TableOptions, out: &mut impl Write) -> Result<()> {
+    let mut text = String::new();
+    header(report, &mut text);
+    text.push('\n');
+    table(report, options, &mut text);
+    if !report.capture.notes.is_empty() {
+        text.push_str("\nnotes:\n");
+        for note in &report.capture.notes {
+            line(&mut text, &format!("- {}", printable(note)));
+        }
+    }
+    put(out, text.as_bytes())
+}
+
+fn line(text: &mut String, content: &str) {
+    text.push_str(content.trim_end());
+    text.push('\n');
+}
+
+fn header(report: &Report, text: &mut String) {
+    let (target, capture, totals) = (&report.target, &report.capture, &report.totals);
+    let mut traits = vec![target.go_version.clone(), target.arch.clone()];
+    for (is, name) in [(target.stripped, "stripped"), (target.pie, "PIE"), (target.cgo, "cgo")] {
+        if is {
+            traits.push(name.into());
+        }
+    }
+    let coverage = capture.coverage.map_or_else(
+        || "not known".into(),
+        |c| format!("{:.3} of objects, {:.3} of bytes", c.objects, c.bytes),
+    );
+    let (objects, bytes) = (format_count(totals.alloc_objects), format_bytes(totals.alloc_bytes));
+    for (name, value) in [
+        ("target", format!("{} (pid {}), {}", target.exe, target.pid, traits.join(", "))),
+        ("capture", format!("{}, {:.1} s from {}", capture.mode, capture.duration_s, capture.started_at)),
+        ("events", format!("{}, {} lost", format_count(capture.events), format_count(capture.lost))),
+        ("gc cycles", format!("{}", capture.gc_cycles)),
+        ("coverage", coverage),
+        ("total", format!("{objects} objects, {bytes}")),
+    ] {
+        line(text, &format!("{name:<10} {}", printable(&value)));
+    }
+}
+
+fn table(report: &Report, options: &TableOptions, text: &mut String) {
+    let rows = rows(&report.sites, options.grouping, options.sort);
+    let shown = options.limit.unwrap_or(rows.len()).min(rows.len());
+    let total = match options.sort {
+        Measure::Bytes => report.totals.alloc_bytes,
+        Measure::Objects => report.totals.alloc_objects,
+        Measure::Requested => rows.iter().fold(0, |sum: u64, row| sum.saturating_add(row.requested)),
+    };
+    let mut lines: Vec<[String; COLUMNS]> = vec![heading(options.sort)];
+    let mut sum = 0;
+    for row in rows.iter().take(shown) {
+        sum += row.measure(options.sort);
+        lines.push(cells(row, options.sort, sum, total));
+    }
+    align(&lines, text);
+    if shown < rows.len() {
+        let rest = rows.len() - shown;
+        let left = total.saturating_sub(sum);
+        let left = if options.sort == Measure::Objects {
+            format!("{} objects", format_count(left))
+        } else {
+            format_bytes(left)
+        };
+        line(text, &format!("({} more rows with {left})", format_count(rest as u64)));
+    }
+}
+
+const COLUMNS: usize = 7;
+/// Leading columns are numbers, set to the right.
+const NUMBERS: usize = 4;
+
+fn heading(sort: Measure) -> [String; COLUMNS] {
+    let bytes = if sort == Measure::Requested { "REQUESTED" } else { "BYTES" };
+    ["OBJECTS", bytes, "SHARE", "CUM", "KIND", "TYPE", "SITE"].map(String::from)
+}
+
+fn cells(row: &Row, sort: Measure, sum: u64, total: u64) -> [String; COLUMNS] {
+    let share = |part: u64| match total {
+        0 => "-".into(),
+        _ => format!("{:.1}%", 100.0 * part as f64 / total as f64),
+    };
+    let bytes = if sort == Measure::Requested { row.requested } else { row.bytes };
+    [
+        format_count(row.objects),
+        format_bytes(bytes),
+        share(row.measure(sort)),
+        share(sum),
+        row.kind.name().into(),
+        cut(&printable(match row.type_name.as_deref() {
+            None => "?",
+            Some("") => "-",
+            Some(name) => name,
+        })),
+        printable(&row.place).into_owned(),
+    ]
+}
+
+fn cut(name: &str) -> String {
+    if name.width() <= MAX_TYPE_WIDTH {
+        return name.into();
+    }
+    let mut short = String::new();
+    for c in name.chars() {
+        if short.width() + 1 >= MAX_TYPE_WIDTH {
+            break;
+        }
+        short.push(c);
+    }
+    short + "…"
+}
+
+/// Appends the rows with each column as wide as its widest cell on a terminal.
+fn align(lines: &[[String; COLUMNS]], text: &mut String) {
+    let mut widths = [0; COLUMNS];
+    for cells in lines {
+        for (width, cell) in widths.iter_mut().zip(cells) {
+            *width = cell.width().max(*width);
+        }
+    }
+    for cells in lines {
+        let mut row = String::new();
+        for (i, (cell, width)) in cells.iter().zip(widths).enumerate() {
+            let padding = " ".repeat(width - cell.width());
+            // Writing to a String cannot fail.
+            let _ =
+                if i < NUMBERS { write!(row, "{padding}{cell}  ") } else { write!(row, "{cell}{padding}  ") };
+        }
+        line(text, &row);
+    }
+}

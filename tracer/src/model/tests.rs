@@ -1,0 +1,107 @@
+//! What events add up to, and that their order across CPUs does not matter.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::event::UNKNOWN_SLOT;
+
+fn alloc(time_ns: u64, size: u64, slot: u64) -> Event {
+    Event::Alloc(Alloc { time_ns, size, slot, stack: StackId(1), ..Alloc::default() })
+}
+
+fn counters(at: u64, objects: u64) -> Event {
+    Event::Counters(Counters { begin_ns: at - 1, end_ns: at + 1, objects, bytes: 16 * objects })
+}
+
+fn state(events: &[Event]) -> State {
+    let mut state = State::default();
+    events.iter().for_each(|e| state.apply(e));
+    state
+}
+
+fn sums(state: &State) -> Vec<(Call, Tally, Tally)> {
+    let mut sums: Vec<_> = state.calls.iter().collect();
+    sums.sort_by_key(|(call, ..)| *call);
+    sums
+}
+
+#[test]
+fn one_call_sums_what_was_asked_for_and_what_it_took() {
+    let state = state(&[alloc(1, 10, 16), alloc(2, 4, 0), alloc(3, 0, 48)]);
+    let sums = sums(&state);
+    let want =
+        Tally { objects: 3, requested: 14, slot_bytes: 64, unsized_objects: 1, unsized_slot_bytes: 48 };
+    assert_eq!(sums.len(), 1);
+    assert_eq!(sums[0].1, want);
+    assert_eq!((state.events, state.tiny_fits, state.latest_ns), (3, 1, 3));
+}
+
+#[test]
+fn unknown_slots_are_kept_apart_by_size() {
+    let state = state(&[alloc(1, 17, UNKNOWN_SLOT), alloc(2, 24, UNKNOWN_SLOT), alloc(3, 25, UNKNOWN_SLOT)]);
+    let got: Vec<_> = sums(&state).iter().map(|(c, t, _)| (c.unslotted, t.objects, t.requested)).collect();
+    assert_eq!(got, [(Some(24), 2, 41), (Some(32), 1, 25)]);
+}
+
+#[test]
+fn coverage_counts_by_the_time_of_the_event_not_of_its_arrival() {
+    let state = state(&[
+        alloc(5, 16, 16),
+        counters(10, 100),
+        alloc(9, 16, 16),  // before the first reading, arrived late
+        alloc(11, 16, 16), // between
+        counters(20, 102),
+        alloc(19, 16, 16), // between, arrived late
+        alloc(21, 16, 16), // after the last reading
+    ]);
+    let (_, all, counted) = sums(&state)[0];
+    assert_eq!((all.objects, counted.objects, counted.slot_bytes), (5, 2, 32));
+}
+
+#[test]
+fn a_later_reading_extends_the_interval() {
+    let state = state(&[
+        counters(10, 0),
+        alloc(11, 16, 16),
+        counters(20, 1),
+        alloc(21, 16, 16),
+        counters(30, 2),
+        alloc(31, 16, 16),
+    ]);
+    assert_eq!(sums(&state)[0].2.objects, 2);
+    let (first, last) = state.counters.unwrap();
+    assert_eq!((first.objects, last.objects), (0, 2));
+}
+
+#[test]
+fn loss_is_cumulative_and_notes_are_kept_once() {
+    let note = || Event::Note("ring too small".into());
+    let lost = |events| Event::Lost { cpu: 1, events, stacks: 0 };
+    let state = state(&[lost(3), note(), lost(7), note()]);
+    assert_eq!(state.lost[&1], (7, 0));
+    assert_eq!(state.notes.len(), 1);
+}
+
+proptest! {
+    #[test]
+    fn order_between_readings_does_not_matter(
+        times in prop::collection::vec((0..40u64, 1..100u64), 0..60), swaps: u64
+    ) {
+        let allocs: Vec<Event> = times.iter().map(|&(t, size)| alloc(t, size, UNKNOWN_SLOT)).collect();
+        // The readings hold their place; an allocation may come at any later place.
+        let in_order = |delay: &dyn Fn(usize, u64) -> u64| {
+            let mut timed: Vec<(u64, u8, Event)> = allocs
+                .iter()
+                .zip(&times)
+                .enumerate()
+                .map(|(i, (event, (t, _)))| (delay(i, *t), 0, event.clone()))
+                .collect();
+            timed.push((10, 1, counters(10, 0)));
+            timed.push((30, 1, counters(30, 0)));
+            timed.sort_by_key(|(t, kind, _)| (*t, *kind));
+            sums(&state(&timed.into_iter().map(|(.., e)| e).collect::<Vec<_>>()))
+        };
+        let late = |i: usize, t: u64| t + (swaps >> (i % 60)) % 25;
+        prop_assert_eq!(in_order(&|_, t| t), in_order(&late));
+    }
+}

@@ -1,0 +1,106 @@
+//! What a reader of a report must know before trusting its numbers.
+
+use super::sites::Sums;
+use super::{Coverage, Report};
+use crate::base::units::format_count;
+use crate::model::State;
+
+/// Coverage under this is worth a note: less than one object in a thousand is missing.
+const FULL_COVERAGE: f64 = 0.999;
+
+/// The capture's own notes, then those that follow from the numbers.
+pub(super) fn all(state: &State, report: &Report, sums: &Sums) -> Vec<String> {
+    let mut notes = state.notes.clone();
+    notes.extend(completeness(state, report));
+    notes.extend(loss(state));
+    notes.extend(coverage(state, report.capture.coverage));
+    notes.extend(uncertain(state, sums));
+    if state.tiny_fits > 0 {
+        notes.push(
+            "each tiny object (pointer-free, under 16 bytes) counts as one object; its bytes are those of \
+             the 16-byte blocks opened for such objects, as in MemStats.Mallocs and TotalAlloc"
+                .into(),
+        );
+    }
+    notes
+        .push("objects are not followed after their allocation: live objects and bytes are not known".into());
+    notes
+}
+
+fn completeness(state: &State, report: &Report) -> Option<String> {
+    if state.start.is_none() {
+        return Some("capture is incomplete: its beginning is missing, so the target is not known".into());
+    }
+    state.end.is_none().then(|| {
+        format!(
+            "capture is incomplete: it has no end, the recorder was stopped short or the file was cut; \
+             its last event is {:.3} s after the start",
+            report.capture.duration_s
+        )
+    })
+}
+
+fn loss(state: &State) -> Vec<String> {
+    let mut notes = Vec::new();
+    let per_cpu = |pick: fn(&(u64, u64)) -> u64| {
+        let counts: Vec<String> = state
+            .lost
+            .iter()
+            .filter(|(_, lost)| pick(lost) > 0)
+            .map(|(cpu, lost)| format!("{} on CPU {cpu}", format_count(pick(lost))))
+            .collect();
+        (!counts.is_empty()).then(|| counts.join(", "))
+    };
+    if let Some(counts) = per_cpu(|lost| lost.0) {
+        notes.push(format!(
+            "events were lost ({counts}): counts are lower bounds; record again with a larger --buffer"
+        ));
+    }
+    if let Some(counts) = per_cpu(|lost| lost.1) {
+        notes.push(format!("stacks were lost ({counts}): their allocations are counted without a call site"));
+    }
+    notes
+}
+
+fn coverage(state: &State, coverage: Option<Coverage>) -> Option<String> {
+    let Some(coverage) = coverage else {
+        return Some(
+            match state.counters {
+                None => "coverage is not known: the runtime's allocation counters were not read",
+                Some(_) => "coverage is not known: the runtime's allocation counters were read only once",
+            }
+            .into(),
+        );
+    };
+    let worst = coverage.objects.min(coverage.bytes);
+    let highest = coverage.objects.max(coverage.bytes);
+    if worst < FULL_COVERAGE {
+        return Some(format!(
+            "only {:.2}% of the objects and {:.2}% of the bytes that the runtime counted were seen",
+            100.0 * coverage.objects,
+            100.0 * coverage.bytes
+        ));
+    }
+    (highest > 2.0 - FULL_COVERAGE)
+        .then(|| "more was seen than the runtime counted: its counters were read while they changed".into())
+}
+
+fn uncertain(state: &State, sums: &Sums) -> Vec<String> {
+    let mut notes = Vec::new();
+    let mut note = |count: u64, text: &str| {
+        if count > 0 {
+            notes.push(format!("{} {text}", format_count(count)));
+        }
+    };
+    note(
+        sums.sized_by_class,
+        "objects have a requested size known only by size class: requested_bytes holds their slots' bytes",
+    );
+    note(sums.unsized_objects, "objects have no known size: they count as objects, not as bytes");
+    note(sums.untyped_objects, "objects are of a type that could not be read");
+    note(sums.unknown_addresses, "return addresses have no symbol and are shown as numbers");
+    if state.lost.values().all(|lost| lost.1 == 0) {
+        note(sums.stackless_objects, "objects have a stack that is not in the capture");
+    }
+    notes
+}

@@ -1,0 +1,326 @@
+//! Joins calls with their stacks, symbols and types into the sites a user sees.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+use serde::Serialize;
+
+use super::kind::{Kind, classify, is_runtime};
+use super::slot::slot_size;
+use crate::event::{self, StackId};
+use crate::model::{Call, State, Tally};
+
+/// Allocations of one type, by one kind of expression, from one stack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Site {
+    /// A hash of frames, type and kind: the same in every capture of the same program.
+    pub id: String,
+    /// The element type, as Go prints it; empty for untyped memory, `None` when unknown.
+    #[serde(rename = "type")]
+    pub type_name: Option<String>,
+    pub kind: Kind,
+    pub alloc_objects: u64,
+    /// By size class.
+    pub alloc_bytes: u64,
+    pub requested_bytes: u64,
+    /// `None`: objects are not tracked after their allocation.
+    pub live_objects: Option<u64>,
+    pub live_bytes: Option<u64>,
+    /// Innermost first.
+    pub frames: Vec<Frame>,
+}
+
+/// One function of a site's stack.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Frame {
+    pub function: String,
+    pub file: String,
+    /// 0 when unknown.
+    pub line: u32,
+    /// Whether it was inlined into the next frame.
+    pub inlined: bool,
+    /// Return address less one, in the target's address space; no part of the JSON,
+    /// and 0 where there is none.
+    #[serde(skip)]
+    pub address: u64,
+}
+
+/// Totals, and what in them is uncertain.
+#[derive(Debug, Default)]
+pub(super) struct Sums {
+    pub(super) objects: u64,
+    pub(super) bytes: u64,
+    /// Between the readings of the runtime's counters.
+    pub(super) counted_objects: u64,
+    pub(super) counted_bytes: u64,
+    /// Objects whose requested size is taken to be their slot's.
+    pub(super) sized_by_class: u64,
+    /// Objects that could not be given any size.
+    pub(super) unsized_objects: u64,
+    /// Objects whose type is unknown.
+    pub(super) untyped_objects: u64,
+    /// Return addresses without a symbol.
+    pub(super) unknown_addresses: u64,
+    /// Objects whose stack was lost.
+    pub(super) stackless_objects: u64,
+}
+
+/// What makes two allocations belong to one site. Frames are indices of interned ones.
+#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct SiteKey {
+    frames: Vec<u32>,
+    type_name: Option<String>,
+    kind: Kind,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Amount {
+    objects: u64,
+    bytes: u64,
+    requested: u64,
+}
+
+/// The sites of a capture, in no particular order, and their sums.
+pub(super) fn build(state: &State) -> (Vec<Site>, Sums) {
+    let mut sums = Sums::default();
+    let mut stacks = Stacks::new(state);
+    let mut sites: BTreeMap<SiteKey, (Amount, Vec<u64>)> = BTreeMap::new();
+    let mut calls: Vec<(Call, Tally, Tally)> = state.calls.iter().collect();
+    calls.sort_unstable_by_key(|(call, ..)| *call);
+    for (call, all, counted) in calls {
+        let resolved = Resolved::new(state, &call);
+        let amount = resolved.amount(&call, &all);
+        sums.add(&resolved, &call, &all, amount);
+        sums.counted_objects += counted.objects;
+        sums.counted_bytes = sums.counted_bytes.wrapping_add(resolved.amount(&call, &counted).bytes);
+        let stack = stacks.get(call.stack);
+        sums.stackless_objects += if stack.lost { all.objects } else { 0 };
+        let kind = stack.kind(resolved.type_name.as_deref().unwrap_or_default());
+        let key = SiteKey { frames: stack.frames.clone(), type_name: resolved.type_name, kind };
+        let (sum, _) = sites.entry(key).or_insert_with(|| (Amount::default(), stack.addresses.clone()));
+        sum.objects += amount.objects;
+        sum.bytes = sum.bytes.wrapping_add(amount.bytes);
+        sum.requested = sum.requested.wrapping_add(amount.requested);
+    }
+    sums.unknown_addresses = stacks.unknown.len() as u64;
+    let frames = stacks.interned;
+    let sites =
+        sites.into_iter().map(|(key, (sum, addresses))| site(key, sum, &addresses, &frames)).collect();
+    (sites, sums)
+}
+
+fn site(key: SiteKey, sum: Amount, addresses: &[u64], interned: &[event::Frame]) -> Site {
+    let frames: Vec<Frame> = key
+        .frames
+        .iter()
+        .zip(addresses)
+        .filter_map(|(&i, &address)| interned.get(i as usize).map(|f| (f, address)))
+        .map(|(f, address)| Frame {
+            function: f.function.clone(),
+            file: f.file.clone(),
+            line: f.line,
+            inlined: f.inlined,
+            address,
+        })
+        .collect();
+    Site {
+        id: site_id(&frames, key.type_name.as_deref(), key.kind),
+        type_name: key.type_name,
+        kind: key.kind,
+        alloc_objects: sum.objects,
+        alloc_bytes: sum.bytes,
+        requested_bytes: sum.requested,
+        live_objects: None,
+        live_bytes: None,
+        frames,
+    }
+}
+
+/// FNV-1a, 64 bit, over what is the same in every run: no addresses, and no file paths
+/// (those depend on where the program was built).
+fn site_id(frames: &[Frame], type_name: Option<&str>, kind: Kind) -> String {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    let mut add = |text: &str| {
+        for byte in text.bytes().chain([0]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    };
+    for frame in frames {
+        add(&frame.function);
+        add(&frame.line.to_string());
+    }
+    add(type_name.unwrap_or("?"));
+    add(kind.name());
+    format!("{hash:016x}")
+}
+
+impl Sums {
+    fn add(&mut self, resolved: &Resolved, call: &Call, all: &Tally, amount: Amount) {
+        self.objects += amount.objects;
+        self.bytes = self.bytes.wrapping_add(amount.bytes);
+        if resolved.size.is_none() {
+            let slotless = call.unslotted == Some(0);
+            self.sized_by_class += if slotless { 0 } else { all.unsized_objects };
+            self.unsized_objects += if slotless { all.objects } else { 0 };
+        }
+        self.untyped_objects += if resolved.type_name.is_none() { all.objects } else { 0 };
+    }
+}
+
+/// A call with what was learnt about its type and size.
+struct Resolved {
+    /// `None`: unknown; empty: untyped memory.
+    type_name: Option<String>,
+    pointerful: bool,
+    malloc_headers: bool,
+    /// The constant size the calling code asks for, where the trap could not read it.
+    size: Option<u64>,
+}
+
+impl Resolved {
+    fn new(state: &State, call: &Call) -> Resolved {
+        let inferred = state.inferred.get(&(call.site, call.stack));
+        let addr = match (call.type_addr, inferred) {
+            (0, Some(inferred)) => inferred.type_addr,
+            (addr, _) => Some(addr),
+        };
+        let info = addr.and_then(|addr| state.types.get(&addr));
+        let type_name = match (addr, info) {
+            (Some(0), _) => Some(String::new()),
+            (_, info) => info.map(|info| info.name.clone()),
+        };
+        Resolved {
+            type_name,
+            // Most types hold pointers; a missing one matters to sizes over 512 only.
+            pointerful: info.map_or(addr != Some(0), |info| info.ptr_bytes > 0),
+            malloc_headers: state.start.as_ref().is_some_and(|s| s.target.malloc_headers),
+            size: inferred.and_then(|i| i.size).filter(|&size| size > 0),
+        }
+    }
+
+    fn amount(&self, call: &Call, tally: &Tally) -> Amount {
+        let unslotted = match call.unslotted {
+            None => 0,
+            Some(0) => self.size.map_or(0, |size| self.slot(size)),
+            Some(size) => self.slot(size),
+        };
+        let unsized_requested = match self.size {
+            Some(size) => size.wrapping_mul(tally.unsized_objects),
+            None => tally.unsized_slot_bytes,
+        };
+        Amount {
+            objects: tally.objects,
+            bytes: tally.slot_bytes.wrapping_add(unslotted.wrapping_mul(tally.objects)),
+            requested: tally.requested.wrapping_add(unsized_requested),
+        }
+    }
+
+    fn slot(&self, size: u64) -> u64 {
+        slot_size(size, self.pointerful, self.malloc_headers)
+    }
+}
+
+/// A stack as a site shows it.
+#[derive(Debug, Clone, Default)]
+struct Stack {
+    /// Interned frames, innermost first, and the address of each.
+    frames: Vec<u32>,
+    addresses: Vec<u64>,
+    /// Functions of the runtime's frames that were cut off, innermost first.
+    hidden: Vec<String>,
+    /// Function of the first frame.
+    top: String,
+    lost: bool,
+}
+
+impl Stack {
+    fn kind(&self, type_name: &str) -> Kind {
+        let hidden: Vec<&str> = self.hidden.iter().map(String::as_str).collect();
+        classify(&hidden, &self.top, type_name)
+    }
+}
+
+/// Symbolised stacks, each worked out once, with each distinct frame held once.
+struct Stacks<'a> {
+    state: &'a State,
+    known: HashMap<StackId, Stack>,
+    interned: Vec<event::Frame>,
+    index: HashMap<event::Frame, u32>,
+    /// Return addresses without a symbol.
+    unknown: std::collections::BTreeSet<u64>,
+}
+
+impl<'a> Stacks<'a> {
+    fn new(state: &'a State) -> Stacks<'a> {
+        Stacks {
+            state,
+            known: HashMap::new(),
+            interned: Vec::new(),
+            index: HashMap::new(),
+            unknown: Default::default(),
+        }
+    }
+
+    fn get(&mut self, id: StackId) -> &Stack {
+        if !self.known.contains_key(&id) {
+            let stack = self.symbolise(id);
+            self.known.insert(id, stack);
+        }
+        &self.known[&id]
+    }
+
+    fn symbolise(&mut self, id: StackId) -> Stack {
+        let Some(pcs) = self.state.stacks.get(&id) else {
+            return Stack { lost: true, ..self.placeholder("(stack lost)") };
+        };
+        let mut frames: Vec<(event::Frame, u64)> = Vec::with_capacity(pcs.len());
+        for &pc in pcs {
+            let address = pc.saturating_sub(1);
+            match self.state.symbols.get(&pc).filter(|known| !known.is_empty()) {
+                Some(known) => frames.extend(known.iter().map(|f| (f.clone(), address))),
+                None => {
+                    self.unknown.insert(pc);
+                    let function = format!("0x{pc:x}");
+                    frames.push((event::Frame { function, ..event::Frame::default() }, address));
+                }
+            }
+        }
+        // Every goroutine starts there: it says nothing.
+        if frames.len() > 1 && frames.last().is_some_and(|(f, _)| f.function == "runtime.goexit") {
+            frames.pop();
+        }
+        let Some((top, _)) = frames.first() else { return self.placeholder("(no stack)") };
+        let all = top.function.clone();
+        let hidden = frames.iter().position(|(f, _)| !is_runtime(&f.function));
+        let top = hidden.and_then(|n| frames.get(n)).map_or(all, |(f, _)| f.function.clone());
+        let shown = frames.split_off(hidden.unwrap_or(0));
+        Stack {
+            addresses: shown.iter().map(|(_, address)| *address).collect(),
+            frames: shown.into_iter().map(|(f, _)| self.intern(f)).collect(),
+            hidden: frames.into_iter().map(|(f, _)| f.function).collect(),
+            top,
+            lost: false,
+        }
+    }
+
+    /// A stack of one frame that stands for none.
+    fn placeholder(&mut self, function: &str) -> Stack {
+        let frame = event::Frame { function: function.into(), ..event::Frame::default() };
+        Stack {
+            frames: vec![self.intern(frame)],
+            addresses: vec![0],
+            top: function.into(),
+            ..Stack::default()
+        }
+    }
+
+    fn intern(&mut self, frame: event::Frame) -> u32 {
+        if let Some(&index) = self.index.get(&frame) {
+            return index;
+        }
+        let index = self.interned.len() as u32;
+        self.interned.push(frame.clone());
+        self.index.insert(frame, index);
+        index
+    }
+}

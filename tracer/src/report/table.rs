@@ -1,0 +1,70 @@
+//! Sites grouped into the rows of the table that people read.
+
+use std::collections::BTreeMap;
+
+use super::{Kind, Measure, Site};
+
+/// What sites one row holds together, besides their type and kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Grouping {
+    /// Those in the same function.
+    #[default]
+    Function,
+    /// Those on the same line.
+    Line,
+}
+
+/// Sites with the same place, type and kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    pub objects: u64,
+    pub bytes: u64,
+    pub requested: u64,
+    pub kind: Kind,
+    pub type_name: Option<String>,
+    /// `main.handle`, by line with ` handler.go:17`.
+    pub place: String,
+}
+
+impl Row {
+    pub fn measure(&self, measure: Measure) -> u64 {
+        match measure {
+            Measure::Bytes => self.bytes,
+            Measure::Objects => self.objects,
+            Measure::Requested => self.requested,
+        }
+    }
+}
+
+/// The rows of `sites`, most of `measure` first.
+pub fn rows(sites: &[Site], grouping: Grouping, measure: Measure) -> Vec<Row> {
+    let mut groups: BTreeMap<(String, Option<&str>, Kind), Row> = BTreeMap::new();
+    for site in sites {
+        let place = place(site, grouping);
+        let row =
+            groups.entry((place.clone(), site.type_name.as_deref(), site.kind)).or_insert_with(|| Row {
+                objects: 0,
+                bytes: 0,
+                requested: 0,
+                kind: site.kind,
+                type_name: site.type_name.clone(),
+                place,
+            });
+        row.objects += site.alloc_objects;
+        row.bytes = row.bytes.saturating_add(site.alloc_bytes);
+        row.requested = row.requested.saturating_add(site.requested_bytes);
+    }
+    let mut rows: Vec<Row> = groups.into_values().collect();
+    // The map's order stands among equals.
+    rows.sort_by_key(|row| std::cmp::Reverse((row.measure(measure), row.bytes, row.objects)));
+    rows
+}
+
+fn place(site: &Site, grouping: Grouping) -> String {
+    let Some(top) = site.frames.first() else { return "(no stack)".into() };
+    if grouping == Grouping::Function || top.file.is_empty() {
+        return top.function.clone();
+    }
+    let file = top.file.rsplit('/').next().unwrap_or(&top.file);
+    format!("{} {file}:{}", top.function, top.line)
+}
