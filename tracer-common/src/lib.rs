@@ -1,2 +1,136 @@
-//! What the eBPF program and the collector share, byte for byte.
+//! What the eBPF program and the collector share, byte for byte: recipes, records, counters.
+//!
+//! Every type is `repr(C)` and padded explicitly, so that no byte of a record or map
+//! value is undefined. Names of maps and globals stand in `tracer-ebpf/src/main.rs`.
 #![no_std]
+
+/// Most probe sites one plan may have: a site index is one byte of an event.
+pub const MAX_SITES: usize = 256;
+
+/// Most return addresses of one stack.
+pub const MAX_DEPTH: usize = 128;
+
+/// Return addresses that fit the smaller of the two stack records.
+pub const SHORT_DEPTH: usize = 32;
+
+/// Where one value lies when a site traps.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The constant, the register's number, or the offset in bytes (two's complement).
+    pub arg: u64,
+    /// One of the constants below; an unknown kind reads as 0.
+    pub kind: u32,
+    pub _pad: u32,
+}
+
+impl Place {
+    /// The value is `arg`.
+    pub const CONST: u32 = 0;
+    /// In the general register numbered `arg` as x86-64 encodes it: 0 rax, 1 rcx, 2 rdx,
+    /// 3 rbx, 4 rsp, 5 rbp, 6 rsi, 7 rdi, 8 to 15 r8 to r15.
+    pub const REG: u32 = 1;
+    /// A u64 in memory at rbp + `arg`.
+    pub const FRAME: u32 = 2;
+    /// A u64 in memory at rsp + `arg`.
+    pub const STACK: u32 = 3;
+
+    pub const fn new(kind: u32, arg: u64) -> Place {
+        Place { arg, kind, _pad: 0 }
+    }
+}
+
+/// How to read what happens at one site; the map key is the site's index.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recipe {
+    pub ptr: Place,
+    pub size: Place,
+    pub type_: Place,
+    pub slot: Place,
+    /// [`Recipe::ALLOC`] or [`Recipe::GC_EPOCH`].
+    pub purpose: u32,
+    /// The site's index, below [`MAX_SITES`].
+    pub site: u32,
+}
+
+impl Recipe {
+    pub const ALLOC: u32 = 1;
+    pub const GC_EPOCH: u32 = 2;
+}
+
+/// The first bytes of every record in the ring: which it is, and where and when.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// One of the constants below.
+    pub kind: u8,
+    /// Index of the site that trapped; 0 in a stack record.
+    pub site: u8,
+    /// The CPU it happened on; 0 in a stack record.
+    pub cpu: u16,
+    /// GC cycles that finished marking since attach; in a stack record the number of
+    /// frames.
+    pub epoch: u32,
+}
+
+impl Header {
+    pub const ALLOC: u8 = 1;
+    pub const STACK: u8 = 2;
+    pub const GC_EPOCH: u8 = 3;
+}
+
+/// One completed allocation.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AllocRecord {
+    pub header: Header,
+    /// CLOCK_MONOTONIC nanoseconds.
+    pub time_ns: u64,
+    pub ptr: u64,
+    pub size: u64,
+    pub type_addr: u64,
+    pub slot: u64,
+    /// Hash of the return addresses; 0 when there is no stack.
+    pub stack: u64,
+    /// 0 when it could not be read.
+    pub goid: u64,
+}
+
+/// Marking has ended: the world is stopped and `header.epoch` begins.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EpochRecord {
+    pub header: Header,
+    pub time_ns: u64,
+}
+
+/// The return addresses behind one stack hash, innermost first. Two lengths exist, as
+/// the kernel reserves constant sizes only; `header.epoch` of the `N` are meant.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StackRecord<const N: usize> {
+    pub header: Header,
+    pub hash: u64,
+    pub frames: [u64; N],
+}
+
+/// What one CPU counted since the program was loaded.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Traps of any site.
+    pub hits: u64,
+    /// Allocations and GC epochs the ring had no room for.
+    pub lost_events: u64,
+    /// Stacks the ring had no room for, each time they were needed.
+    pub lost_stacks: u64,
+}
+
+// SAFETY: repr(C), no padding (fields are explicit), any bit pattern is valid.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for Recipe {}
+
+// SAFETY: as for `Recipe`.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for Counters {}

@@ -3,6 +3,7 @@
 
 #![expect(clippy::print_stderr, reason = "a development tool reports its progress on stderr")]
 
+pub mod ebpf;
 pub mod go;
 pub mod process;
 pub mod shell;

@@ -1,0 +1,109 @@
+//! Building and submitting the events, and counting what the ring had no room for.
+
+use core::arch::asm;
+
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    programs::ProbeContext,
+};
+use aya_log_ebpf::debug;
+use tracer_common::{AllocRecord, Counters, EpochRecord, Header, Recipe};
+
+use crate::{COUNTERS, EPOCH, EVENTS, WAKE_BYTES, read, regs, stack};
+
+/// Hits of one CPU between two looks at how full the ring is.
+const HITS_PER_LOOK: u64 = 32;
+
+#[inline(always)]
+pub fn alloc(ctx: &ProbeContext, recipe: &Recipe) {
+    let wake = count_hit();
+    let regs = regs(ctx);
+    let head = read::Head::at(regs.rbp);
+    let stack = stack::hash_and_send(regs.rbp, &head, wake);
+    if stack == 0 {
+        debug!(ctx, "no stack at rbp {:x}", regs.rbp);
+    }
+    let record = AllocRecord {
+        header: header(Header::ALLOC, recipe, epoch()),
+        time_ns: now(),
+        ptr: read::place(regs, &head, &recipe.ptr),
+        size: read::place(regs, &head, &recipe.size),
+        type_addr: read::place(regs, &head, &recipe.type_),
+        slot: read::place(regs, &head, &recipe.slot),
+        stack,
+        goid: read::goid(regs),
+    };
+    if EVENTS.output::<AllocRecord>(&record, wake).is_err() {
+        add(|c| unsafe { &raw mut (*c).lost_events });
+    }
+}
+
+/// A new epoch begins. The world is stopped: no other CPU reads or writes it now.
+#[inline(always)]
+pub fn gc_epoch(recipe: &Recipe) {
+    let wake = count_hit();
+    let Some(epoch) = EPOCH.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: the pointer is into the map.
+    let epoch = unsafe {
+        *epoch += 1;
+        *epoch
+    };
+    let record = EpochRecord { header: header(Header::GC_EPOCH, recipe, epoch), time_ns: now() };
+    if EVENTS.output::<EpochRecord>(&record, wake).is_err() {
+        add(|c| unsafe { &raw mut (*c).lost_events });
+    }
+}
+
+#[inline(always)]
+fn header(kind: u8, recipe: &Recipe, epoch: u32) -> Header {
+    // SAFETY: the helper has no preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() } as u16;
+    Header { kind, site: recipe.site as u8, cpu, epoch }
+}
+
+#[inline(always)]
+fn epoch() -> u32 {
+    EPOCH.get(0).copied().unwrap_or(0)
+}
+
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// Counts a hit and says how to submit its event: the reader polls, so it is woken only
+/// when the ring fills faster than it polls, and that is looked at now and then.
+#[inline(always)]
+fn count_hit() -> u64 {
+    let hits = add(|c| unsafe { &raw mut (*c).hits });
+    if hits % HITS_PER_LOOK == 0 && EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) > WAKE_BYTES.load() {
+        u64::from(BPF_RB_FORCE_WAKEUP)
+    } else {
+        u64::from(BPF_RB_NO_WAKEUP)
+    }
+}
+
+#[inline(always)]
+pub fn count_lost_stack() {
+    add(|c| unsafe { &raw mut (*c).lost_stacks });
+}
+
+/// Adds one to a counter of this CPU, atomically for the sake of a task that preempts
+/// this one here; returns roughly what it was (an atomic fetch needs Linux 5.12).
+#[inline(always)]
+fn add(field: impl FnOnce(*mut Counters) -> *mut u64) -> u64 {
+    let Some(counters) = COUNTERS.get_ptr_mut(0) else {
+        return 1;
+    };
+    let field = field(counters);
+    // SAFETY: the field lies in a map value, aligned, and is only ever accessed as here.
+    unsafe {
+        let before = field.read_volatile();
+        asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) field, in(reg) 1u64);
+        before
+    }
+}

@@ -1,0 +1,150 @@
+//! A running process as a source of events: probes, the ring, and its reader thread.
+//!
+//! The target comes first: probes are scoped to one process, a full ring costs events
+//! and never the target's time, and all that holds a probe is a file descriptor, so
+//! nothing stays behind when heaptap is killed.
+
+mod attach;
+mod object;
+mod reader;
+mod uprobe_multi;
+
+use tokio::sync::mpsc;
+
+use crate::base::{Error, Result};
+use crate::event::Event;
+use crate::plan::ProbePlan;
+
+/// What to attach to and how.
+#[derive(Debug, Clone, Copy)]
+pub struct AttachOptions<'a> {
+    /// Id of the process (its thread group).
+    pub pid: u32,
+    pub plan: &'a ProbePlan,
+    /// Run-time address minus link-time address of the executable.
+    pub load_bias: u64,
+    pub goid: GoidOffsets,
+    /// Bytes of the ring; rounded up to a power of two, 64 KiB to 1 GiB.
+    pub ring_bytes: u64,
+    /// Return addresses kept of a stack, 1 to 128.
+    pub max_depth: u32,
+    /// Whether the eBPF program logs what it finds odd (through the `log` crate).
+    pub bpf_log: bool,
+    pub method: Method,
+    /// Find sites by instruction pointer even if the kernel has attach cookies (5.15).
+    pub by_address: bool,
+}
+
+/// Byte offsets in the runtime's structures by which a goroutine's id is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GoidOffsets {
+    /// `goid` in runtime.g.
+    pub g_goid: u32,
+    /// `m` in runtime.g.
+    pub g_m: u32,
+    /// `curg` in runtime.m.
+    pub m_curg: u32,
+}
+
+/// How probes are attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// `Multi` where the kernel has it, else `Perf`.
+    Auto,
+    /// One `uprobe_multi` link for all sites: attached and detached in milliseconds.
+    /// Linux 6.6 has it, 6.10 fixed its process filter, which missed all threads but
+    /// the first (Linux commit 46ba0e49b642).
+    Multi,
+    /// One perf event per site: any kernel, but the kernel takes some 100 ms to detach
+    /// each.
+    Perf,
+}
+
+/// Probes in a running process and the events they send.
+///
+/// Dropping it detaches.
+#[derive(Debug)]
+pub struct LiveSource {
+    method: Method,
+    // Dropped in this order: no new events, nobody to send them to, no thread.
+    probes: Option<attach::Probes>,
+    events: mpsc::Receiver<Vec<Event>>,
+    reader: reader::Reader,
+}
+
+impl LiveSource {
+    /// Places the plan's probes in the process. Events flow when this returns.
+    ///
+    /// # Errors
+    /// Usage: ring or depth out of range, more than 256 sites. Environment: the kernel
+    /// or the user's rights do not allow it. Failed: the process has ended.
+    pub fn attach(options: &AttachOptions<'_>) -> Result<LiveSource> {
+        let mut program = object::Program::load(options)?;
+        let (reader, events) = reader::Reader::start(&mut program.ebpf, options.bpf_log)?;
+        let method = program.method();
+        let probes = attach::attach(program, options)?;
+        Ok(LiveSource { method, probes: Some(probes), events, reader })
+    }
+
+    /// How the probes were attached: `Multi` or `Perf`.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
+    /// The next events in the order of the ring, some milliseconds old; `None` once the
+    /// probes are detached and everything they sent was received.
+    ///
+    /// Allocations, stacks, GC epochs and `Lost`; cancel safe.
+    pub async fn recv(&mut self) -> Option<Vec<Event>> {
+        self.events.recv().await
+    }
+
+    /// As [`LiveSource::recv`], for callers outside an async runtime.
+    pub fn blocking_recv(&mut self) -> Option<Vec<Event>> {
+        self.events.blocking_recv()
+    }
+
+    /// Removes the probes (20 to 60 ms with `Method::Multi`); what they sent until now
+    /// is still to be received. Does nothing the second time.
+    pub fn detach(&mut self) {
+        self.probes = None;
+        self.reader.finish();
+    }
+}
+
+/// The least ring that does not lose events by its mere size.
+const MIN_RING: u64 = 64 << 10;
+/// The kernel counts the ring's bytes in 32 bits.
+const MAX_RING: u64 = 1 << 30;
+
+/// The ring's size in bytes for the size asked for: the next power of two.
+fn ring_size(asked: u64) -> Result<u32> {
+    if asked < MIN_RING {
+        return Err(Error::usage(format!("a ring of {asked} bytes is too small: events would be lost"))
+            .hint("give --buffer at least 64KiB; 16MiB or more for a busy process"));
+    }
+    if asked > MAX_RING {
+        return Err(
+            Error::usage(format!("a ring of {asked} bytes is too large")).hint("give --buffer at most 1GiB")
+        );
+    }
+    Ok(asked.next_power_of_two() as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ErrorKind;
+
+    #[test]
+    fn ring_sizes_are_powers_of_two_within_bounds() {
+        assert_eq!(ring_size(64 << 10).ok(), Some(1 << 16));
+        assert_eq!(ring_size((64 << 10) + 1).ok(), Some(1 << 17));
+        assert_eq!(ring_size(1 << 30).ok(), Some(1 << 30));
+        for bad in [0, 65535, (1 << 30) + 1, u64::MAX] {
+            let error = ring_size(bad).expect_err("out of range");
+            assert_eq!(error.kind(), ErrorKind::Usage);
+            assert!(error.hint_text().is_some());
+        }
+    }
+}

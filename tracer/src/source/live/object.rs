@@ -1,0 +1,191 @@
+//! The compiled eBPF object: loaded with its recipes, ready to be attached.
+
+use std::os::fd::OwnedFd;
+
+use aya::maps::{Array, HashMap};
+use aya::programs::UProbe;
+use aya::util::KernelVersion;
+use aya::{Ebpf, EbpfLoader};
+use tracer_common::{MAX_DEPTH, MAX_SITES, Place, Recipe};
+
+use super::attach::refused;
+use super::{AttachOptions, Method, ring_size, uprobe_multi};
+use crate::base::{Error, Result};
+use crate::event::UNKNOWN_SLOT;
+use crate::plan::{self, ProbePlan, Purpose};
+
+/// Built from `tracer-ebpf/` by `cargo xtask build-ebpf`, which writes it here.
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/heaptap.bpf.o");
+
+/// The program's name in the object.
+pub(super) const PROGRAM: &str = "heaptap";
+
+/// The object in the kernel: maps filled, program verified.
+#[derive(Debug)]
+pub(super) struct Program {
+    pub(super) ebpf: Ebpf,
+    /// Whether sites are told apart by attach cookie.
+    pub(super) cookies: bool,
+    pub(super) form: Form,
+}
+
+/// What the program was loaded for: the kernel wants to know beforehand.
+#[derive(Debug)]
+pub(super) enum Form {
+    /// One `uprobe_multi` link; the program's descriptor.
+    Multi(OwnedFd),
+    /// Perf events; the program is loaded in `ebpf`.
+    Perf,
+}
+
+impl Program {
+    pub(super) fn load(options: &AttachOptions<'_>) -> Result<Program> {
+        let cookies = !options.by_address && aya::features().bpf_cookie();
+        let recipes = recipes(options.plan)?;
+        let mut ebpf = create_maps(options, cookies)?;
+        fill_maps(&mut ebpf, options, &recipes)?;
+        let multi = match options.method {
+            Method::Auto => has_multi(),
+            method => method == Method::Multi,
+        };
+        let form = if multi {
+            Form::Multi(uprobe_multi::load(&ebpf)?)
+        } else {
+            uprobe(&mut ebpf)?.load().map_err(|e| refused("the kernel refuses the eBPF program", e))?;
+            Form::Perf
+        };
+        Ok(Program { ebpf, cookies, form })
+    }
+
+    pub(super) fn method(&self) -> Method {
+        match self.form {
+            Form::Multi(_) => Method::Multi,
+            Form::Perf => Method::Perf,
+        }
+    }
+}
+
+/// The kernel from which on a `uprobe_multi` link's process filter covers all threads.
+const MULTI_SINCE: KernelVersion = KernelVersion::new(6, 10, 0);
+
+/// Whether this kernel's `uprobe_multi` links can be used.
+pub(super) fn has_multi() -> bool {
+    KernelVersion::current().is_ok_and(|current| current >= MULTI_SINCE)
+}
+
+/// The program as aya sees it.
+pub(super) fn uprobe(ebpf: &mut Ebpf) -> Result<&mut UProbe> {
+    let program = ebpf.program_mut(PROGRAM).and_then(|program| program.try_into().ok());
+    program.ok_or_else(|| missing(PROGRAM))
+}
+
+/// Sets the program's constants and creates its maps.
+fn create_maps(options: &AttachOptions<'_>, cookies: bool) -> Result<Ebpf> {
+    let ring = ring_size(options.ring_bytes)?;
+    if options.max_depth == 0 || options.max_depth as usize > MAX_DEPTH {
+        return Err(Error::usage(format!("a stack depth of {} is out of range", options.max_depth))
+            .hint(format!("give a depth from 1 to {MAX_DEPTH}")));
+    }
+    let log_level: u8 = if options.bpf_log { u8::MAX } else { 0 };
+    EbpfLoader::new()
+        .override_global("COOKIES", &u32::from(cookies), true)
+        .override_global("G_GOID", &options.goid.g_goid, true)
+        .override_global("G_M", &options.goid.g_m, true)
+        .override_global("M_CURG", &options.goid.m_curg, true)
+        .override_global("DEPTH", &options.max_depth, true)
+        .override_global("WAKE_BYTES", &u64::from(ring / 4), true)
+        .override_global(aya_log::LEVEL, &log_level, true)
+        .map_max_entries("EVENTS", ring)
+        .load(OBJECT)
+        .map_err(|e| refused("cannot create the eBPF program's maps", e))
+}
+
+fn fill_maps(ebpf: &mut Ebpf, options: &AttachOptions<'_>, recipes: &[Recipe]) -> Result<()> {
+    let mut by_index = Array::<_, Recipe>::try_from(map(ebpf, "RECIPES")?).map_err(map_error)?;
+    for (index, recipe) in recipes.iter().enumerate() {
+        by_index.set(index as u32, recipe, 0).map_err(map_error)?;
+    }
+    let mut by_ip = HashMap::<_, u64, u32>::try_from(map(ebpf, "SITES_BY_IP")?).map_err(map_error)?;
+    for (index, site) in options.plan.sites.iter().enumerate() {
+        let address = site.address.wrapping_add(options.load_bias);
+        by_ip.insert(address, index as u32, 0).map_err(map_error)?;
+    }
+    Ok(())
+}
+
+fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map> {
+    ebpf.map_mut(name).ok_or_else(|| missing(name))
+}
+
+/// The built object and this source disagree: a defect, not the user's doing.
+pub(super) fn missing(name: &str) -> Error {
+    Error::failed(format!("the eBPF object has no {name}")).hint("rebuild it: cargo xtask build-ebpf")
+}
+
+pub(super) fn map_error(error: aya::maps::MapError) -> Error {
+    Error::failed("cannot use a map of the eBPF program").because(error)
+}
+
+/// The plan's recipes in the program's form, by site index.
+fn recipes(plan: &ProbePlan) -> Result<Vec<Recipe>> {
+    if plan.sites.is_empty() {
+        return Err(Error::failed("there is no site to probe in this program")
+            .hint("see what was found and what was not: heaptap plan"));
+    }
+    if plan.sites.len() > MAX_SITES {
+        return Err(Error::failed(format!(
+            "{} probe sites are more than the {MAX_SITES} one program serves",
+            plan.sites.len()
+        )));
+    }
+    Ok(plan.sites.iter().enumerate().map(|(index, site)| recipe(index as u32, &site.purpose)).collect())
+}
+
+fn recipe(site: u32, purpose: &Purpose) -> Recipe {
+    let zero = Place::new(Place::CONST, 0);
+    match purpose {
+        Purpose::Alloc(r) => Recipe {
+            ptr: place(r.ptr, 0),
+            size: place(r.size, 0),
+            type_: place(r.type_, 0),
+            slot: place(r.slot, UNKNOWN_SLOT),
+            purpose: Recipe::ALLOC,
+            site,
+        },
+        Purpose::GcEpoch => {
+            Recipe { ptr: zero, size: zero, type_: zero, slot: zero, purpose: Recipe::GC_EPOCH, site }
+        }
+    }
+}
+
+/// `absent` is what an event says where the site does not tell.
+fn place(place: plan::Place, absent: u64) -> Place {
+    match place {
+        plan::Place::None => Place::new(Place::CONST, absent),
+        plan::Place::Const(value) => Place::new(Place::CONST, value),
+        plan::Place::Reg(number) => Place::new(Place::REG, u64::from(number)),
+        plan::Place::Frame(offset) => Place::new(Place::FRAME, i64::from(offset) as u64),
+        plan::Place::Stack(offset) => Place::new(Place::STACK, i64::from(offset) as u64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_keep_their_sign_and_absence() {
+        assert_eq!(place(plan::Place::Frame(-32), 0).arg as i64, -32);
+        assert_eq!(place(plan::Place::Stack(56), 0), Place::new(Place::STACK, 56));
+        assert_eq!(place(plan::Place::None, UNKNOWN_SLOT), Place::new(Place::CONST, u64::MAX));
+    }
+
+    #[test]
+    fn the_object_holds_the_program_and_its_maps() {
+        let object = aya_obj::Object::parse(OBJECT).expect("a valid object");
+        assert!(object.programs.contains_key(PROGRAM));
+        for map in ["RECIPES", "SITES_BY_IP", "EPOCH", "COUNTERS", "EVENTS", "AYA_LOGS"] {
+            assert!(object.maps.contains_key(map), "{map}");
+        }
+    }
+}
