@@ -1,11 +1,275 @@
-//! Measurements: what probing costs a target.
+//! Measurements: what an allocation costs a target while heaptap, or bpftrace, watches.
 
-use anyhow::{Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use xtask::go::{self, GoLine};
+use xtask::process::{Process, Signal};
+use xtask::shell;
+use xtask::targets::{self, Variant};
 
 /// What `cargo xtask bench` takes.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
 
-pub(crate) fn run(_args: &Args) -> Result<()> {
-    bail!("bench is not written yet")
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Nanoseconds added per allocation: nothing attached, heaptap, bpftrace
+    Overhead(Overhead),
+}
+
+#[derive(Debug, clap::Args)]
+struct Overhead {
+    /// Go lines to measure
+    #[arg(long, value_name = "LINES", default_value = "1.24,1.26,1.27")]
+    go: String,
+    /// One short round, to see that it works
+    #[arg(long)]
+    quick: bool,
+    /// Allocations per second of the target; above some 500,000 heaptap begins to lose
+    /// events, and an event lost is cheaper than one recorded
+    #[arg(long, default_value_t = 200_000)]
+    rate: u32,
+}
+
+/// A sort of object, and the function that allocates it on Go 1.27, where the compiler
+/// calls one for each size; the rival is attached to the same population of objects.
+struct Kind {
+    name: &'static str,
+    what: &'static str,
+    leaf_127: &'static str,
+}
+
+const KINDS: [Kind; 5] = [
+    Kind { name: "scan48", what: "scan, 48 B", leaf_127: "runtime.mallocgcSmallScanNoHeaderSC5" },
+    Kind { name: "scan160", what: "scan, 160 B", leaf_127: "runtime.mallocgc" },
+    Kind { name: "noscan48", what: "noscan, 48 B", leaf_127: "runtime.mallocgcSmallNoScanSC5" },
+    Kind { name: "tiny4", what: "tiny, 4 B", leaf_127: "runtime.mallocgcTinySC2" },
+    Kind { name: "large40000", what: "large, 40,000 B", leaf_127: "runtime.mallocgc" },
+];
+
+/// What is attached to the target while it is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watcher {
+    Nothing,
+    Heaptap,
+    Bpftrace,
+}
+
+const WATCHERS: [Watcher; 3] = [Watcher::Nothing, Watcher::Heaptap, Watcher::Bpftrace];
+const PATIENCE: Duration = Duration::from_secs(60);
+const INTERVAL: &str = "100ms";
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    match &args.what {
+        What::Overhead(args) => overhead(args),
+    }
+}
+
+fn overhead(args: &Overhead) -> Result<()> {
+    if !shell::on_path("bpftrace") {
+        shell::apt_install(&["bpftrace"])?;
+    }
+    shell::run(shell::cargo().args(["build", "--release", "--package", "tracer"]))?;
+    let (rounds, intervals) = if args.quick { (1, 5) } else { (5, 20) };
+    println!("{}", machine()?);
+    println!(
+        "\nTarget: one goroutine that makes {} objects a second; ns per object in {rounds} interleaved \
+         rounds, median (lowest to highest).\n",
+        args.rate
+    );
+    println!("| Go | object | alone | heaptap adds | lost | bpftrace adds | ratio |");
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    for line in go::parse_lines(&args.go)? {
+        for kind in &KINDS {
+            let run = Run::start(line, kind, args.rate, intervals)?;
+            println!("{}", row(line, kind, run.measure(rounds)?));
+        }
+    }
+    Ok(())
+}
+
+/// Results of all rounds: ns per object per watcher, and the events heaptap lost.
+#[derive(Debug, Default)]
+struct Figures {
+    ns: [Vec<f64>; 3],
+    lost: u64,
+}
+
+fn row(line: GoLine, kind: &Kind, figures: Figures) -> String {
+    let [alone, heaptap, bpftrace] = figures.ns;
+    // Rounds are interleaved, so each is compared with its own unwatched part.
+    let added = |watched: &[f64]| -> Vec<f64> { watched.iter().zip(&alone).map(|(w, a)| w - a).collect() };
+    let (heaptap, bpftrace) = (added(&heaptap), added(&bpftrace));
+    let ratio = median(&bpftrace) / median(&heaptap);
+    format!(
+        "| {line} | {} | {} | {} | {} | {} | {ratio:.1} |",
+        kind.what,
+        spread(&alone),
+        spread(&heaptap),
+        figures.lost,
+        spread(&bpftrace)
+    )
+}
+
+/// One target program, measured with each watcher in turn.
+struct Run {
+    target: Process,
+    program: PathBuf,
+    probed: &'static str,
+    intervals: usize,
+    scratch: tempfile::TempDir,
+}
+
+impl Run {
+    fn start(line: GoLine, kind: &Kind, rate: u32, intervals: usize) -> Result<Run> {
+        let program = targets::build("churn", line, Variant::Plain)?;
+        let mut command = Command::new(&program);
+        command.args(["-kind", kind.name, "-rate", &rate.to_string(), "-interval", INTERVAL]);
+        let mut target = Process::spawn(&mut command)?;
+        target.stdout_line(|line| line == "ready", PATIENCE)?;
+        let probed = if line.minor >= 27 { kind.leaf_127 } else { "runtime.mallocgc" };
+        Ok(Run { target, program, probed, intervals, scratch: tempfile::tempdir()? })
+    }
+
+    fn measure(mut self, rounds: usize) -> Result<Figures> {
+        let mut figures = Figures::default();
+        for _ in 0..rounds {
+            for (watcher, ns) in WATCHERS.into_iter().zip(0..) {
+                let (cost, lost) = self.watched(watcher)?;
+                figures.ns[ns].push(cost);
+                figures.lost += lost;
+            }
+        }
+        Ok(figures)
+    }
+
+    /// Attaches, measures, detaches; returns ns per object, and the events heaptap lost.
+    fn watched(&mut self, watcher: Watcher) -> Result<(f64, u64)> {
+        let capture = self.scratch.path().join("capture.heaptap");
+        match watcher {
+            Watcher::Nothing => Ok((self.cost()?, 0)),
+            Watcher::Heaptap => {
+                let mut record = heaptap();
+                record.args(["record", "--pid", &self.target.pid().to_string(), "-o"]).arg(&capture);
+                let mut record = Process::spawn(&mut record)?;
+                record.stderr_line(|line| line.starts_with("recording"), PATIENCE)?;
+                let cost = self.cost()?;
+                interrupt(record)?;
+                Ok((cost, lost(&capture)?))
+            }
+            Watcher::Bpftrace => {
+                let unwatched = self.next_figure()?;
+                let bpftrace = self.bpftrace()?;
+                self.await_effect(unwatched)?;
+                let cost = self.cost()?;
+                interrupt(bpftrace)?;
+                Ok((cost, 0))
+            }
+        }
+    }
+
+    /// The rival: a probe at the entry of the function, stacks counted in the kernel.
+    fn bpftrace(&self) -> Result<Process> {
+        let script = format!("uprobe:{}:{} {{ @[ustack] = count(); }}", self.program.display(), self.probed);
+        Process::spawn(Command::new("bpftrace").args(["-p", &self.target.pid().to_string(), "-e", &script]))
+    }
+
+    /// bpftrace does not say when its probe is in place; that the target slows down does.
+    fn await_effect(&mut self, unwatched: f64) -> Result<()> {
+        for _ in 0..300 {
+            if self.next_figure()? > unwatched + 500.0 {
+                return Ok(());
+            }
+        }
+        bail!("bpftrace's probe on {} has no effect", self.probed)
+    }
+
+    /// The median cost of an object over the intervals, the one under way left out.
+    fn cost(&mut self) -> Result<f64> {
+        self.next_figure()?;
+        let figures: Vec<f64> = (0..self.intervals).map(|_| self.next_figure()).collect::<Result<_>>()?;
+        Ok(median(&figures))
+    }
+
+    /// What the target says at the end of the next interval.
+    fn next_figure(&mut self) -> Result<f64> {
+        #[derive(Deserialize)]
+        struct Line {
+            ns_per_alloc: f64,
+        }
+        // Lines that came while nobody listened are of other times.
+        self.target.discard_stdout();
+        let line = self.target.stdout_line(|line| line.starts_with('{'), PATIENCE)?;
+        Ok(serde_json::from_str::<Line>(&line)?.ns_per_alloc)
+    }
+}
+
+fn heaptap() -> Command {
+    Command::new(shell::root().join("target/release/heaptap"))
+}
+
+fn interrupt(watcher: Process) -> Result<()> {
+    watcher.signal(Signal::SIGINT)?;
+    let ended = watcher.wait(PATIENCE)?;
+    if !ended.status.success() {
+        bail!("{}: {}", ended.status, ended.stderr);
+    }
+    Ok(())
+}
+
+/// The events lost in a capture, as its report says.
+fn lost(capture: &Path) -> Result<u64> {
+    let report = shell::output(heaptap().arg("report").arg(capture).arg("--json"))?;
+    let report: serde_json::Value = serde_json::from_str(&report)?;
+    report["capture"]["lost"].as_u64().context("report without capture.lost")
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => sorted[middle],
+        _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
+    }
+}
+
+fn spread(values: &[f64]) -> String {
+    let lowest = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let highest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    format!("{:.0} ({lowest:.0} to {highest:.0})", median(values))
+}
+
+/// The machine, in one line.
+fn machine() -> Result<String> {
+    let cpus = fs::read_to_string("/proc/cpuinfo").context("reading /proc/cpuinfo")?;
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").context("reading the kernel release")?;
+    Ok(format!(
+        "Machine: {}, {} CPUs, Linux {}.",
+        model.map_or("unknown CPU", |(_, name)| name),
+        std::thread::available_parallelism()?,
+        kernel.trim()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_and_spreads() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert_eq!(spread(&[30.0, 10.0, 20.0]), "20 (10 to 30)");
+    }
 }

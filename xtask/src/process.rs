@@ -73,6 +73,11 @@ impl Process {
         found.with_context(|| format!("stderr of process {}: {}", self.pid(), self.stderr.all()))
     }
 
+    /// Passes over what it has written to stdout so far.
+    pub fn discard_stdout(&mut self) {
+        self.stdout.seen.extend(self.stdout.incoming.try_iter());
+    }
+
     /// Sends it a signal.
     ///
     /// # Errors
