@@ -110,15 +110,25 @@ func flood(allocate func(int, *unsafe.Pointer), to *unsafe.Pointer) {
 	}
 }
 
-// drip allocates at a rate, in bursts a few milliseconds apart; a burst that comes late
-// makes up for it.
+// drip allocates at a rate, in bursts a few milliseconds apart. Bursts are short, so that
+// a figure comes out of each even when objects are slow to make; and a burst that comes
+// late is made up for, unless it is hopelessly late.
 func drip(allocate func(int, *unsafe.Pointer), to *unsafe.Pointer, perSecond float64) {
+	const longest, hopeless = 1000, 100 * time.Millisecond
 	start, done := time.Now(), 0
 	for {
-		due := int(time.Since(start).Seconds() * perSecond)
-		timed(allocate, to, due-done)
-		done = due
-		time.Sleep(2 * time.Millisecond)
+		behind := int(time.Since(start).Seconds()*perSecond) - done
+		switch {
+		case float64(behind) > perSecond*hopeless.Seconds():
+			start, done = time.Now(), 0
+		case behind > longest:
+			timed(allocate, to, longest)
+			done += longest
+		default:
+			timed(allocate, to, behind)
+			done += behind
+			time.Sleep(2 * time.Millisecond)
+		}
 	}
 }
 

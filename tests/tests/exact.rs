@@ -1,0 +1,163 @@
+//! heaptap's reports state exactly what a program allocated, on each Go line and variant.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use tests::manifest::{Manifest, Markers};
+use tests::report::{Frame, Site};
+use tests::{GoLine, NEWEST, PATIENCE, Process, Report, Variant, build, end_recording, source_dir};
+use tests::{await_recording, go_lines, heaptap, matrix, start_recording, start_target};
+
+/// Records one run of `exact`, from outside, while it does what it is known to do.
+fn capture(line: GoLine, variant: Variant) -> Result<(Manifest, Report)> {
+    let program = build("exact", line, variant)?;
+    let scratch = tempfile::tempdir()?;
+    let file = scratch.path().join("exact.heaptap");
+    let mut target = start_target(&program, &[])?;
+    let record = start_recording(target.pid(), &file)?;
+    let manifest = run_phase(&mut target)?;
+    end_recording(record)?;
+    Ok((manifest, Report::of(&file)?))
+}
+
+fn run_phase(target: &mut Process) -> Result<Manifest> {
+    target.send("go")?;
+    let line = target.stdout_line(|line| line.starts_with('{'), PATIENCE)?;
+    serde_json::from_str(&line).context("the manifest")
+}
+
+fn markers() -> Result<Markers> {
+    Markers::read(&source_dir("exact"))
+}
+
+fn check_exact(line: GoLine, variant: Variant) -> Result<()> {
+    let (manifest, report) = capture(line, variant)?;
+    ensure!(manifest.gc_cycles > 3, "the GC ran only {} times", manifest.gc_cycles);
+    let wrong = manifest.differences(&report, &markers()?);
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    ensure!(report.is_complete(), "incomplete: {:?}", report.capture);
+    let said = (&*report.target.go_version, report.target.stripped, report.target.pie, report.target.cgo);
+    let built = (variant == Variant::Stripped, variant == Variant::Pie, variant == Variant::Cgo);
+    ensure!(said == (&*format!("go{}", line.version), built.0, built.1, built.2), "target: {said:?}");
+    Ok(())
+}
+
+/// What a stripped program must share with its unstripped twin: objects by place and type.
+fn places<'r>(sites: &[&'r Site]) -> BTreeSet<(&'r str, &'r str, u64, &'r [Frame])> {
+    sites.iter().map(|s| (&*s.type_, &*s.kind, s.alloc_objects, &*s.frames)).collect()
+}
+
+fn check_stripped_is_plain(line: GoLine) -> Result<()> {
+    let markers = markers()?;
+    let (manifest, plain) = capture(line, Variant::Plain)?;
+    let (_, stripped) = capture(line, Variant::Stripped)?;
+    let plain_sites = manifest.steady_sites(&plain, &markers);
+    let stripped_sites = manifest.steady_sites(&stripped, &markers);
+    let (plain, stripped) = (places(&plain_sites), places(&stripped_sites));
+    ensure!(plain.len() > 60, "only {} places", plain.len());
+    let missing: Vec<_> = plain.difference(&stripped).take(3).collect();
+    let added: Vec<_> = stripped.difference(&plain).take(3).collect();
+    ensure!(plain == stripped, "only in plain: {missing:#?}\nonly in stripped: {added:#?}");
+    Ok(())
+}
+
+/// Runs a check on each item and fails with all that is wrong, not with the first.
+fn check_all<T>(items: impl IntoIterator<Item = (String, T)>, check: impl Fn(T) -> Result<()>) {
+    let failures: Vec<String> = items
+        .into_iter()
+        .filter_map(|(name, item)| Some(format!("{name}: {:#}", check(item).err()?)))
+        .collect();
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+mod privileged {
+    use super::*;
+
+    #[test]
+    fn every_object_is_counted_at_its_site() {
+        let matrix = matrix().expect("Go lines").into_iter();
+        let named = matrix.map(|(line, variant)| (format!("Go {line} {variant}"), (line, variant)));
+        check_all(named, |(line, variant)| check_exact(line, variant));
+    }
+
+    #[test]
+    fn a_stripped_program_gives_the_same_report() {
+        let lines = go_lines().expect("Go lines").into_iter();
+        check_all(lines.map(|line| (format!("Go {line}"), line)), check_stripped_is_plain);
+    }
+
+    #[test]
+    fn exec_sees_the_program_from_its_first_instruction() -> Result<()> {
+        let program = build("exact", NEWEST, Variant::Stripped)?;
+        let scratch = tempfile::tempdir()?;
+        let file = scratch.path().join("exec.heaptap");
+        let mut record = heaptap();
+        record.arg("record").arg("-o").arg(&file).arg("--exec").arg("--").arg(program);
+        let mut record = Process::spawn(&mut record)?;
+        await_recording(&mut record)?;
+        let manifest = run_phase(&mut record)?;
+        record.send("quit")?;
+        let ended = record.wait(PATIENCE)?;
+        assert!(ended.status.success(), "{}", ended.stderr);
+
+        let report = Report::of(&file)?;
+        assert!(report.is_complete(), "{:?}", report.capture);
+        // Before it is ready, the program makes eleven objects of each of these sorts.
+        for name in ["scan8", "noscan96"] {
+            let site = manifest.sites.iter().find(|site| site.name == name).context(name)?;
+            let at = |s: &&Site| s.own_frames().first().is_some_and(|f| f.function == format!("main.{name}"));
+            let seen: u64 = report.sites.iter().filter(at).map(|s| s.alloc_objects).sum();
+            assert_eq!(seen, site.objects + 11, "{name}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_process_is_found_by_its_name() -> Result<()> {
+        let scratch = tempfile::tempdir()?;
+        let program = scratch.path().join("ht-by-name");
+        fs::copy(build("exact", NEWEST, Variant::Stripped)?, &program)?;
+        let file = scratch.path().join("name.heaptap");
+        let mut target = start_target(&program, &[])?;
+        let mut record = Process::spawn(heaptap().args(["record", "--name", "ht-by-name", "-o"]).arg(&file))?;
+        await_recording(&mut record)?;
+        let manifest = run_phase(&mut target)?;
+        end_recording(record)?;
+        let wrong = manifest.differences(&Report::of(&file)?, &markers()?);
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        Ok(())
+    }
+
+    #[test]
+    fn a_deleted_executable_is_recorded_all_the_same() -> Result<()> {
+        let scratch = tempfile::tempdir()?;
+        let program = scratch.path().join("deleted");
+        fs::copy(build("exact", NEWEST, Variant::Stripped)?, &program)?;
+        let mut target = start_target(&program, &[])?;
+        fs::remove_file(&program)?;
+        let file = scratch.path().join("deleted.heaptap");
+        let record = start_recording(target.pid(), &file)?;
+        let manifest = run_phase(&mut target)?;
+        end_recording(record)?;
+        let wrong = manifest.differences(&Report::of(&file)?, &markers()?);
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        Ok(())
+    }
+}
+
+/// The target program itself is what the tests think it is, on each line and variant.
+#[test]
+fn the_target_program_states_more_than_a_hundred_thousand_objects() {
+    let matrix = matrix().expect("Go lines").into_iter();
+    let named = matrix.map(|(line, variant)| (format!("Go {line} {variant}"), (line, variant)));
+    check_all(named, |(line, variant)| {
+        let mut target = start_target(&build("exact", line, variant)?, &[])?;
+        let manifest = run_phase(&mut target)?;
+        let stated: u64 = manifest.sites.iter().map(|site| site.objects).sum();
+        ensure!(stated > 100_000, "{stated}");
+        // What is not at a site: goroutines, the GC's own workers, a few flags.
+        ensure!(manifest.mallocs >= stated && manifest.mallocs - stated < 3_000, "{}", manifest.mallocs);
+        Ok(())
+    });
+}

@@ -1,0 +1,60 @@
+//! What heaptap exports opens in Go's own pprof, and says there what it says here.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use tests::{GoLine, NEWEST, PATIENCE, Process, Variant, build, go_lines, heaptap};
+use tests::{end_recording, start_recording, start_target};
+
+/// Runs `go tool pprof -top` with more arguments; returns what it prints.
+fn pprof(line: GoLine, args: &[&str], profile: &str) -> Result<String> {
+    let mut go = line.command()?;
+    // pprof keeps what it fetches in a directory of its own; there is nothing to fetch.
+    go.args(["tool", "pprof", "-top", "-nodecount=500"]).args(args).arg(profile);
+    let ended = Process::spawn(&mut go)?.wait(3 * PATIENCE)?;
+    ensure!(ended.status.success(), "Go {line}: {}", ended.stderr);
+    Ok(ended.stdout)
+}
+
+/// The flat value of a function in pprof's table, with its unit.
+fn flat<'t>(table: &'t str, function: &str) -> Result<&'t str> {
+    let row = table.lines().find(|row| row.split_whitespace().nth(5) == Some(function));
+    let row = row.with_context(|| format!("no {function} in\n{table}"))?;
+    row.split_whitespace().next().context("a value")
+}
+
+mod privileged {
+    use super::*;
+
+    #[test]
+    fn gos_pprof_shows_the_same_numbers() -> Result<()> {
+        let program = build("exact", NEWEST, Variant::Stripped)?;
+        let scratch = tempfile::tempdir()?;
+        let (capture, profile) = (scratch.path().join("c.heaptap"), scratch.path().join("c.pb.gz"));
+        let mut target = start_target(&program, &[])?;
+        let record = start_recording(target.pid(), &capture)?;
+        target.send("go")?;
+        target.stdout_line(|line| line.starts_with('{'), PATIENCE)?;
+        end_recording(record)?;
+        let mut report = heaptap();
+        report.arg("report").arg(&capture).args(["--format", "pprof", "-o"]).arg(&profile);
+        let ended = Process::spawn(&mut report)?.wait(PATIENCE)?;
+        ensure!(ended.status.success(), "{}", ended.stderr);
+        ensure!(fs::read(&profile)?.starts_with(&[0x1f, 0x8b]), "not gzipped");
+
+        let profile = profile.to_str().context("a path in UTF-8")?;
+        // One old and one new pprof: the reader is part of the toolchain.
+        let lines = go_lines()?;
+        for line in lines.first().into_iter().chain(lines.last()) {
+            let objects = pprof(*line, &["-sample_index=alloc_objects"], profile)?;
+            // Runtime frames may be the flat ones; the target's own are cumulative.
+            ensure!(objects.contains("main.scan48"), "Go {line}:\n{objects}");
+            let focused = pprof(*line, &["-sample_index=alloc_objects", "-show=^main\\."], profile)?;
+            assert_eq!(flat(&focused, "main.scan48")?, "1029", "Go {line}");
+            let space = pprof(*line, &["-sample_index=alloc_space", "-show=^main\\.", "-unit=B"], profile)?;
+            assert_eq!(flat(&space, "main.scan48")?, "49392B", "Go {line}");
+        }
+        Ok(())
+    }
+}
