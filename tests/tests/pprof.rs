@@ -1,7 +1,6 @@
 //! What heaptap exports opens in Go's own pprof, and says there what it says here.
 
 use std::fs;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use tests::{GoLine, NEWEST, PATIENCE, Process, Variant, build, go_lines, heaptap};
