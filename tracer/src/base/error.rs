@@ -67,6 +67,12 @@ impl Error {
         self
     }
 
+    /// The same error, of the same kind and with the same hint, but as the cause of `what`.
+    #[must_use]
+    pub fn context(self, what: impl Into<String>) -> Error {
+        Error { kind: self.kind, message: what.into(), hint: self.hint.clone(), source: Some(Box::new(self)) }
+    }
+
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
@@ -110,5 +116,8 @@ mod tests {
         let e = Error::failed("cannot write x").because(Error::failed("frame 3").because(io));
         assert_eq!(e.to_string(), "cannot write x: frame 3: disk full");
         assert_eq!(e.kind().exit_code(), 1);
+        let outer = Error::usage("not ELF").hint("try another").context("process 7");
+        assert_eq!(outer.to_string(), "process 7: not ELF");
+        assert_eq!((outer.kind(), outer.hint_text()), (ErrorKind::Usage, Some("try another")));
     }
 }

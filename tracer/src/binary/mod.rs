@@ -120,6 +120,14 @@ impl Binary {
         self.elf.has_section(".debug_info")
     }
 
+    /// A section's content, inflated if it is compressed; empty when there is none.
+    ///
+    /// # Errors
+    /// Failed when it is damaged.
+    pub(crate) fn section(&self, name: &str) -> Result<Bytes> {
+        self.elf.section(name)
+    }
+
     /// Neither `.symtab` nor DWARF.
     pub fn is_stripped(&self) -> bool {
         !self.has_symtab() && !self.has_dwarf()

@@ -39,9 +39,35 @@ impl ProcessMemory for LiveMemory {
         }
         Ok(())
     }
+
+    fn read_many(&self, reads: &mut [(u64, &mut [u8])]) -> Result<()> {
+        for batch in reads.chunks_mut(MAX_RANGES) {
+            self.read_batch(batch)?;
+        }
+        Ok(())
+    }
 }
 
+/// Ranges one `process_vm_readv` accepts (UIO_MAXIOV, process_vm_readv(2)).
+const MAX_RANGES: usize = 1024;
+
 impl LiveMemory {
+    /// Reads up to `MAX_RANGES` ranges with one system call.
+    fn read_batch(&self, batch: &mut [(u64, &mut [u8])]) -> Result<()> {
+        let remote: Vec<RemoteIoVec> =
+            batch.iter().map(|(addr, buf)| RemoteIoVec { base: *addr as usize, len: buf.len() }).collect();
+        let want: usize = remote.iter().map(|r| r.len).sum();
+        let first = batch.first().map_or(0, |(addr, _)| *addr);
+        let mut local: Vec<IoSliceMut> = batch.iter_mut().map(|(_, buf)| IoSliceMut::new(buf)).collect();
+        let n = process_vm_readv(Pid::from_raw(self.pid), &mut local, &remote)
+            .map_err(|e| self.explain(first, e))?;
+        if n == want {
+            return Ok(());
+        }
+        // Short: the kernel stopped at a bad range, or at its limit for one call.
+        batch.iter_mut().try_for_each(|(addr, buf)| self.read(*addr, buf))
+    }
+
     fn explain(&self, addr: u64, e: nix::Error) -> Error {
         use nix::errno::Errno;
         let pid = self.pid;
@@ -57,6 +83,21 @@ impl LiveMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reads_many_ranges_at_once_and_refuses_a_bad_one() {
+        let numbers: Vec<u64> = (0..3000).collect();
+        let me = LiveMemory::new(std::process::id() as i32);
+        let mut got = vec![[0u8; 8]; numbers.len()];
+        let mut reads: Vec<(u64, &mut [u8])> =
+            numbers.iter().zip(&mut got).map(|(n, b)| (std::ptr::from_ref(n) as u64, &mut b[..])).collect();
+        me.read_many(&mut reads).expect("own memory");
+        if let Some(bad) = reads.get_mut(2000) {
+            bad.0 = 8;
+        }
+        assert!(me.read_many(&mut reads).is_err());
+        assert!(got.iter().enumerate().all(|(i, b)| u64::from_le_bytes(*b) == i as u64));
+    }
 
     #[test]
     fn reads_its_own_memory_and_refuses_null() {

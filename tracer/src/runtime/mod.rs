@@ -1,1 +1,13 @@
 //! What the Go runtime looks like in memory: layouts, globals, counters, types (tier 2).
+
+mod globals;
+mod layout;
+mod offsets;
+mod size_class;
+mod types;
+mod version;
+
+pub use globals::Global;
+pub use layout::Layout;
+pub use size_class::slot_size;
+pub use types::TypeReader;

@@ -1,0 +1,75 @@
+//! Runtime layouts and globals of real Go binaries: machine code and tables against
+//! what the linker and the compiler wrote.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use tests::{GoLine, Variant, build, go_lines};
+use tracer::binary::Binary;
+use tracer::runtime::{Global, Layout};
+use tracer::target::open_binary;
+
+/// A copy of a program without symbols and DWARF.
+fn strip(program: &Path, into: &tempfile::TempDir) -> Result<PathBuf> {
+    let stripped = into.path().join("stripped");
+    let status = Command::new("objcopy").arg("--strip-all").arg(program).arg(&stripped).status()?;
+    ensure!(status.success(), "objcopy of {}: {status}", program.display());
+    Ok(stripped)
+}
+
+/// A program of every line that is tested, linked in every way.
+fn programs() -> Result<Vec<(GoLine, Variant, Binary, Binary)>> {
+    let mut programs = Vec::new();
+    for line in go_lines()? {
+        for variant in [Variant::Plain, Variant::Pie, Variant::Cgo] {
+            let program = build("exact", line, variant)?;
+            let dir = tempfile::tempdir()?;
+            let plain = open_binary(&program)?;
+            let stripped = open_binary(&strip(&program, &dir)?)?;
+            ensure!(stripped.is_stripped() && !plain.is_stripped());
+            programs.push((line, variant, plain, stripped));
+        }
+    }
+    Ok(programs)
+}
+
+#[test]
+fn tables_say_what_dwarf_says() -> Result<()> {
+    for (line, variant, plain, stripped) in programs()? {
+        let version = plain.go_version().context("go version")?;
+        let from_tables = Layout::for_binary(&stripped, &version)?;
+        // No table is known for this, so the DWARF alone must tell.
+        let from_dwarf = Layout::for_binary(&plain, "devel +abcdef")?;
+        assert_eq!(from_dwarf, from_tables, "{line} {variant}");
+        assert_eq!(Layout::for_binary(&plain, &version)?, from_tables, "{line} {variant}");
+    }
+    Ok(())
+}
+
+#[test]
+fn machine_code_tells_the_addresses_of_symbols() -> Result<()> {
+    for (line, variant, plain, stripped) in programs()? {
+        let layout = Layout::for_binary(&plain, &plain.go_version().context("go version")?)?;
+        for global in Global::ALL {
+            let symbol = plain.symbol(global.symbol()).context(global.symbol())?.addr;
+            assert_eq!(global.locate(&plain, &layout)?, symbol, "{line} {variant} {global:?}");
+            assert_eq!(global.locate(&stripped, &layout)?, symbol, "{line} {variant} {global:?} stripped");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_not_known_is_refused_by_name() -> Result<()> {
+    let (_, _, plain, stripped) = programs()?.remove(0);
+    let old = Layout::for_binary(&plain, "go1.18.10").expect_err("too old");
+    assert_eq!(old.kind(), tracer::base::ErrorKind::Usage);
+    assert!(old.to_string().contains("Go 1.18"), "{old}");
+    for unknown in ["go1.20.14", "go1.99", "unknown"] {
+        let error = Layout::for_binary(&stripped, unknown).expect_err(unknown);
+        assert!(error.to_string().contains(unknown), "{error}");
+        assert!(error.hint_text().is_some_and(|hint| hint.contains("--assume-go")), "{error}");
+    }
+    Ok(())
+}

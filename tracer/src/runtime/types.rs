@@ -1,0 +1,170 @@
+//! What a `*_type` means: name, package, size and kind from its descriptor.
+
+use std::ops::Range;
+
+use super::layout::Layout;
+use crate::base::{Error, Result};
+use crate::event::TypeInfo;
+use crate::memory::ProcessMemory;
+
+/// Reads type descriptors (internal/abi/type.go; runtime/type.go before Go 1.21).
+pub struct TypeReader<'a, M: ?Sized> {
+    memory: &'a M,
+    layout: &'a Layout,
+    /// `types` to `etypes` of each module: where the linker put descriptors and names.
+    modules: Vec<Range<u64>>,
+}
+
+impl<'a, M: ProcessMemory + ?Sized> TypeReader<'a, M> {
+    /// `moduledata` is the address of `runtime.firstmoduledata` in `memory`. Plugins bring
+    /// modules of their own, which are linked behind it; they are found here, so a reader
+    /// knows those that were loaded when it was made.
+    ///
+    /// # Errors
+    /// When the module data cannot be read.
+    pub fn new(memory: &'a M, layout: &'a Layout, moduledata: u64) -> Result<TypeReader<'a, M>> {
+        let mut modules = Vec::new();
+        let mut module = moduledata;
+        while module != 0 && modules.len() < MAX_MODULES {
+            let field = |offset| memory.read_u64(module.wrapping_add(offset));
+            modules.push(field(layout.moduledata.types)?..field(layout.moduledata.etypes)?);
+            module = field(layout.moduledata.next)?;
+        }
+        Ok(TypeReader { memory, layout, modules })
+    }
+
+    /// Describes the type at `addr`.
+    ///
+    /// A type that the program made while running (`reflect.StructOf`) keeps its name
+    /// where only the runtime finds it: it is called `runtime-created struct`.
+    ///
+    /// # Errors
+    /// When there is no type descriptor at the address.
+    pub fn read(&self, addr: u64) -> Result<TypeInfo> {
+        let types = &self.layout.types;
+        let no_type = || Error::failed(format!("no type descriptor at {addr:#x}"));
+        let module = self.modules.iter().find(|m| m.contains(&addr));
+        let field = |offset: u64| addr.checked_add(offset).ok_or_else(no_type);
+        let size = self.memory.read_u64(field(types.size)?)?;
+        let ptr_bytes = self.memory.read_u64(field(types.ptr_bytes)?)?;
+        let tflag = self.read_u8(field(types.tflag)?)?;
+        let kind = self.read_u8(field(types.kind)?)? & KIND_MASK;
+        let name_offset = self.memory.read_u32(field(types.str)?)? as i32;
+        let kind_name = KINDS.get(usize::from(kind)).filter(|_| kind != 0).ok_or_else(no_type)?;
+        if ptr_bytes > size {
+            return Err(no_type());
+        }
+        let (name, package) = match module {
+            Some(module) => {
+                let name = self.name(module, name_offset)?;
+                let name = if tflag & TFLAG_EXTRA_STAR != 0 { name.get(1..).unwrap_or("") } else { &name };
+                let package = if tflag & TFLAG_UNCOMMON != 0 && tflag & TFLAG_NAMED != 0 {
+                    self.package(module, addr, kind)?
+                } else {
+                    String::new()
+                };
+                (name.to_owned(), package)
+            }
+            // Names that reflect makes have negative offsets (reflect.addReflectOff).
+            None if name_offset < 0 => (format!("runtime-created {kind_name}"), String::new()),
+            None => return Err(no_type()),
+        };
+        Ok(TypeInfo { name, package, size, ptr_bytes, kind: (*kind_name).to_owned() })
+    }
+
+    /// The import path in the `UncommonType` that follows the descriptor of its kind.
+    fn package(&self, module: &Range<u64>, addr: u64, kind: u8) -> Result<String> {
+        let descriptor_size = match KINDS.get(usize::from(kind)) {
+            Some(&"array") => 72,
+            Some(&"chan") => 64,
+            Some(&("func" | "ptr" | "slice")) => 56,
+            Some(&("interface" | "struct")) => 80,
+            Some(&"map") => self.layout.types.map_size,
+            _ => 48,
+        };
+        let path = self.memory.read_u32(addr.saturating_add(descriptor_size))? as i32;
+        self.name(module, path)
+    }
+
+    /// The name at an offset from the module's `types`: a flag byte, the length as a
+    /// varint, the bytes (internal/abi/type.go `Name`). Offset 0 is the empty name.
+    fn name(&self, module: &Range<u64>, offset: i32) -> Result<String> {
+        if offset == 0 {
+            return Ok(String::new());
+        }
+        let damaged =
+            || Error::failed(format!("type name {offset} of module {:#x} is damaged", module.start));
+        let offset = u64::try_from(offset).map_err(|_| damaged())?;
+        let addr = module.start.checked_add(offset).filter(|a| module.contains(a)).ok_or_else(damaged)?;
+        let head = self.memory.read_vec(addr, 4.min(module.end - addr) as usize)?;
+        let (length, skip) = varint(head.get(1..).unwrap_or(&[])).ok_or_else(damaged)?;
+        if length > MAX_NAME {
+            return Err(damaged());
+        }
+        let bytes = self.memory.read_vec(addr.saturating_add(1 + skip), length as usize)?;
+        String::from_utf8(bytes).map_err(|_| damaged())
+    }
+
+    fn read_u8(&self, addr: u64) -> Result<u8> {
+        let mut byte = [0];
+        self.memory.read(addr, &mut byte)?;
+        let [byte] = byte;
+        Ok(byte)
+    }
+}
+
+/// A little-endian base-128 number and how many bytes it takes, at most three: names
+/// are shorter than `MAX_NAME`.
+fn varint(bytes: &[u8]) -> Option<(u64, u64)> {
+    let mut value = 0;
+    for (i, byte) in bytes.iter().take(3).enumerate() {
+        value |= u64::from(byte & 0x7f) << (7 * i);
+        if byte & 0x80 == 0 {
+            return Some((value, i as u64 + 1));
+        }
+    }
+    None
+}
+
+/// More modules than any program loads; a longer list is damage.
+const MAX_MODULES: usize = 64;
+/// Longer names are damage; the longest generic instantiations have some kilobytes.
+const MAX_NAME: u64 = 64 << 10;
+
+// internal/abi/type.go; the same in Go 1.19 to 1.27.
+const TFLAG_UNCOMMON: u8 = 1;
+const TFLAG_EXTRA_STAR: u8 = 2;
+const TFLAG_NAMED: u8 = 4;
+/// Flags stood in the upper bits of the kind until Go 1.25.
+const KIND_MASK: u8 = 0x1f;
+
+/// `reflect.Kind` by number.
+const KINDS: [&str; 27] = [
+    "invalid",
+    "bool",
+    "int",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "uintptr",
+    "float32",
+    "float64",
+    "complex64",
+    "complex128",
+    "array",
+    "chan",
+    "func",
+    "interface",
+    "map",
+    "ptr",
+    "slice",
+    "string",
+    "struct",
+    "unsafe.Pointer",
+];
