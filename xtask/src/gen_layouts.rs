@@ -53,7 +53,7 @@ const ROWS: [(&str, &[&str]); 18] = [
     ("runtime.mcache", &["tinyAllocs", "alloc"]),
     ("runtime.mheap", &["sweepgen"]),
     ("runtime.moduledata", &["types", "etypes", "next"]),
-    ("runtime.mspan", &["allocCount", "allocCountBeforeCache", "largeType"]),
+    ("runtime.mspan", &["sweepgen", "allocCount", "allocCountBeforeCache", "largeType"]),
     ("runtime.mstats", &["heapStats", "buckhash_sys"]),
     ("runtime.p", &["mcache"]),
     ("runtime.workType", &["cycles"]),

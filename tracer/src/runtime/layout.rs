@@ -22,7 +22,7 @@ pub struct Layout {
     pub mspan: Mspan,
     /// `runtime.mstats`
     pub memstats: Memstats,
-    /// `runtime.mheap`: its `sweepgen`
+    /// `runtime.mheap`: its `sweepgen`, a u32
     pub mheap_sweepgen: u64,
     /// `runtime.gcControllerState`: its `mappedReady`
     pub gc_controller_mapped_ready: u64,
@@ -57,6 +57,8 @@ pub struct Mcache {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mspan {
+    /// A u32.
+    pub sweepgen: u64,
     /// A u16.
     pub alloc_count: u64,
     /// A u16.
@@ -154,6 +156,7 @@ impl Layout {
                 alloc: at("runtime.mcache", "alloc")?,
             },
             mspan: Mspan {
+                sweepgen: at("runtime.mspan", "sweepgen")?,
                 alloc_count: at("runtime.mspan", "allocCount")?,
                 alloc_count_before_cache: at("runtime.mspan", "allocCountBeforeCache")?,
             },

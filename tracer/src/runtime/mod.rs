@@ -1,5 +1,6 @@
 //! What the Go runtime looks like in memory: layouts, globals, counters, types (tier 2).
 
+mod counters;
 mod globals;
 mod layout;
 mod offsets;
@@ -7,6 +8,7 @@ mod size_class;
 mod types;
 mod version;
 
+pub use counters::CounterReader;
 pub use globals::Global;
 pub use layout::Layout;
 pub use size_class::slot_size;

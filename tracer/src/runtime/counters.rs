@@ -1,0 +1,233 @@
+//! The runtime's own allocation counters, read from outside: what `MemStats.Mallocs` and
+//! `MemStats.TotalAlloc` would say.
+//!
+//! Source: runtime/mstats.go `readMemStats_m` and runtime/mcache.go `refill`,
+//! `releaseAll`, alike in Go 1.19 to 1.27. Allocations are counted in three places: in
+//! `memstats.heapStats`; per P in its mcache, for tiny objects; and in each span that an
+//! mcache holds, as the growth of its `allocCount` since the mcache took it.
+
+use std::collections::BTreeMap;
+
+use nix::time::{ClockId, clock_gettime};
+
+use super::globals::Global;
+use super::layout::{HeapStatsDelta, Layout};
+use super::size_class::CLASS_TO_SIZE;
+use crate::base::{Error, Noted, Result};
+use crate::binary::Binary;
+use crate::event::Counters;
+use crate::memory::ProcessMemory;
+
+/// Reads the counters of one process, again and again.
+#[derive(Debug, Clone)]
+pub struct CounterReader {
+    layout: Layout,
+    /// Run-time addresses.
+    allp: u64,
+    heap_stats: u64,
+    sweepgen: u64,
+}
+
+/// More Ps than GOMAXPROCS can reach on any machine; a larger number is damage.
+const MAX_PS: u64 = 4096;
+/// Size classes, each with and without pointers (runtime/mheap.go `numSpanClasses`).
+const SPAN_CLASSES: usize = 2 * CLASS_TO_SIZE.len();
+/// `heapStats.stats`: the current one, the previous one, and one being cleared.
+const DELTAS: usize = 3;
+/// Reads tried until one meets no refill of an mcache.
+const ATTEMPTS: usize = 20;
+
+impl CounterReader {
+    /// `load_bias` is the run-time minus the link-time address of the executable.
+    ///
+    /// # Errors
+    /// Failed when one of the runtime's variables cannot be found.
+    pub fn new(binary: &Binary, layout: &Layout, load_bias: u64) -> Result<CounterReader> {
+        let locate = |global: Global| Ok::<_, Error>(global.locate(binary, layout)?.wrapping_add(load_bias));
+        Ok(CounterReader {
+            allp: locate(Global::Allp)?,
+            heap_stats: locate(Global::Memstats)?.wrapping_add(layout.memstats.heap_stats),
+            sweepgen: locate(Global::Mheap)?.wrapping_add(layout.mheap_sweepgen),
+            layout: layout.clone(),
+        })
+    }
+
+    /// Reads the counters; exact but for what is being allocated meanwhile. A note says
+    /// when mcaches changed in every attempt, which can miscount some hundred objects.
+    ///
+    /// # Errors
+    /// Failed when the process is gone or its memory makes no sense.
+    pub fn read(&self, memory: &impl ProcessMemory) -> Result<Noted<Counters>> {
+        let mcaches = self.mcaches(memory)?;
+        let mut last = Counters::default();
+        for _ in 0..ATTEMPTS {
+            let begin_ns = now_ns()?;
+            let attempt = self.attempt(memory, &mcaches)?;
+            let counts = attempt.counts;
+            last = Counters { begin_ns, end_ns: now_ns()?, objects: counts.objects, bytes: counts.bytes };
+            if attempt.consistent {
+                return Ok(Noted::new(last));
+            }
+        }
+        let note = "the runtime's allocation counters changed while they were read; \
+                    coverage may be off by some hundred objects";
+        Ok(Noted { value: last, notes: vec![note.to_owned()] })
+    }
+
+    /// The mcache of each P that has one. They stay while the number of Ps does.
+    fn mcaches(&self, memory: &impl ProcessMemory) -> Result<Vec<u64>> {
+        let len = memory.read_u64(self.allp.wrapping_add(8))?;
+        if len > MAX_PS {
+            return Err(Error::failed(format!("the runtime's list of Ps makes no sense: {len} of them")));
+        }
+        let ps = memory.read_vec(memory.read_u64(self.allp)?, len as usize * 8).or_else(|e| {
+            // Before the scheduler has started there is no list yet.
+            if len == 0 { Ok(Vec::new()) } else { Err(e) }
+        })?;
+        let fields = words(&ps).map(|p| p.wrapping_add(self.layout.p_mcache));
+        let mcaches = read_each(memory, fields, 8)?;
+        Ok(mcaches.chunks_exact(8).filter_map(|m| u64_at(m, 0)).filter(|m| *m != 0).collect())
+    }
+
+    /// Adds up the counters once. Consistent: no mcache was refilled or emptied between
+    /// the first and the last read, which would have moved counts from the spans to
+    /// `heapStats`.
+    fn attempt(&self, memory: &impl ProcessMemory, mcaches: &[u64]) -> Result<Attempt> {
+        let stats_len = self.layout.memstats.delta.size as usize * DELTAS;
+        let mcache_len = self.layout.mcache.alloc as usize + SPAN_CLASSES * 8;
+        let mut stats = vec![0; stats_len];
+        let mut caches = vec![0; mcache_len * mcaches.len()];
+        let mut reads: Vec<(u64, &mut [u8])> = vec![(self.heap_stats, &mut stats)];
+        reads.extend(mcaches.iter().copied().zip(caches.chunks_exact_mut(mcache_len)));
+        memory.read_many(&mut reads)?;
+
+        let spans = self.cached_spans(caches.chunks_exact(mcache_len));
+        let span_len = self.span_len();
+        let (mut stats_after, mut sweepgen) = (vec![0; stats_len], [0; 4]);
+        let mut contents = vec![0; span_len * spans.len()];
+        let mut reads: Vec<(u64, &mut [u8])> =
+            spans.keys().copied().zip(contents.chunks_exact_mut(span_len)).collect();
+        reads.push((self.sweepgen, &mut sweepgen));
+        reads.push((self.heap_stats, &mut stats_after));
+        memory.read_many(&mut reads)?;
+
+        let mut attempt = Attempt { counts: Counts::default(), consistent: stats == stats_after };
+        attempt.counts.add_heap_stats(&stats, &self.layout.memstats.delta);
+        for cache in caches.chunks_exact(mcache_len) {
+            let tiny = u64_at(cache, self.layout.mcache.tiny_allocs as usize).unwrap_or(0);
+            attempt.counts.add(tiny, 0);
+        }
+        let sweepgen = u32::from_le_bytes(sweepgen);
+        for (content, class) in contents.chunks_exact(span_len).zip(spans.values()) {
+            match self.allocated_since_cached(content, sweepgen) {
+                Some(objects) => attempt.counts.add(objects, *class),
+                None => attempt.consistent = false,
+            }
+        }
+        Ok(attempt)
+    }
+
+    /// The spans that mcaches hold, with their slot sizes in bytes.
+    fn cached_spans<'c>(&self, caches: impl Iterator<Item = &'c [u8]>) -> BTreeMap<u64, u64> {
+        let mut spans = BTreeMap::new();
+        for cache in caches {
+            let alloc = cache.get(self.layout.mcache.alloc as usize..).unwrap_or(&[]);
+            let mut slots = words(alloc);
+            // Large objects are not cached: their span class always holds `emptymspan`.
+            let empty = slots.next().unwrap_or(0);
+            for (i, span) in slots.enumerate() {
+                if span != empty && span != 0 {
+                    let class = (i + 1) / 2;
+                    spans.insert(span, CLASS_TO_SIZE.get(class).copied().unwrap_or(0));
+                }
+            }
+        }
+        spans
+    }
+
+    fn span_len(&self) -> usize {
+        let span = &self.layout.mspan;
+        let last = span.sweepgen.max(span.alloc_count).max(span.alloc_count_before_cache);
+        // The widest of these fields.
+        last as usize + 4
+    }
+
+    /// Objects allocated in a span since an mcache took it; None when no mcache holds it
+    /// any more, so that they may or may not be counted elsewhere already.
+    fn allocated_since_cached(&self, span: &[u8], heap_sweepgen: u32) -> Option<u64> {
+        let fields = &self.layout.mspan;
+        let sweepgen = u32_at(span, fields.sweepgen as usize)?;
+        // A cached span has h+3, or h+1 when it was cached before the last GC
+        // (runtime/mheap.go, at `sweepgen`).
+        let ahead = sweepgen.wrapping_sub(heap_sweepgen);
+        if ahead != 3 && ahead != 1 {
+            return None;
+        }
+        let count = u16_at(span, fields.alloc_count as usize)?;
+        let before = u16_at(span, fields.alloc_count_before_cache as usize)?;
+        Some(u64::from(count.checked_sub(before)?))
+    }
+}
+
+#[derive(Debug)]
+struct Attempt {
+    counts: Counts,
+    consistent: bool,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counts {
+    objects: u64,
+    bytes: u64,
+}
+
+impl Counts {
+    fn add(&mut self, objects: u64, size: u64) {
+        self.objects = self.objects.wrapping_add(objects);
+        self.bytes = self.bytes.wrapping_add(objects.wrapping_mul(size));
+    }
+
+    /// Adds the three deltas, as `consistentHeapStats.unsafeRead` merges them.
+    fn add_heap_stats(&mut self, stats: &[u8], layout: &HeapStatsDelta) {
+        for delta in stats.chunks_exact((layout.size as usize).max(1)) {
+            let field = |offset: u64| u64_at(delta, offset as usize).unwrap_or(0);
+            self.add(field(layout.tiny_alloc_count), 0);
+            self.add(field(layout.large_alloc_count), 0);
+            self.bytes = self.bytes.wrapping_add(field(layout.large_alloc));
+            for (class, size) in (0..).zip(CLASS_TO_SIZE) {
+                self.add(field(layout.small_alloc_count + 8 * class), size);
+            }
+        }
+    }
+}
+
+/// `len` bytes from each address, one after the other.
+fn read_each(memory: &impl ProcessMemory, addrs: impl Iterator<Item = u64>, len: usize) -> Result<Vec<u8>> {
+    let addrs: Vec<u64> = addrs.collect();
+    let mut bytes = vec![0; addrs.len() * len];
+    let mut reads: Vec<(u64, &mut [u8])> = addrs.into_iter().zip(bytes.chunks_exact_mut(len)).collect();
+    memory.read_many(&mut reads)?;
+    Ok(bytes)
+}
+
+fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    bytes.chunks_exact(8).filter_map(|word| u64_at(word, 0))
+}
+
+fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
+}
+
+fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
+}
+
+fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
+}
+
+fn now_ns() -> Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map_err(|e| Error::environment("cannot read the monotonic clock").because(e))?;
+    Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+}
