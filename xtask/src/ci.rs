@@ -22,7 +22,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];
     shell::run(shell::cargo().args(clippy))?;
     tidy::run(&tidy::Args {})?;
-    // The tests then run on the object built here, not on the checked-in one.
+    // Before it is replaced: whether the checked-in object is that of the checked-in sources.
+    shell::run(shell::cargo().args(["test", "--quiet", "--package", "tracer", "--test", "ebpf_object"]))?;
+    // The tests then run on the object built here.
     build_ebpf::run(&build_ebpf::Args { check: false })?;
     fuzz::run(&fuzz::Args { seconds: args.fuzz_seconds })?;
     // Last, so that its count of passed and failed tests ends the output.

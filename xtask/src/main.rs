@@ -1,6 +1,6 @@
 //! heaptap's development tasks; `cargo xtask --help` lists them.
 
-#![expect(clippy::print_stdout, reason = "tasks print their results")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "tasks print results, and why they failed")]
 
 mod bench;
 mod build_ebpf;
@@ -10,6 +10,8 @@ mod fuzz;
 mod gen_layouts;
 mod test;
 mod tidy;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -47,8 +49,18 @@ enum Task {
     GenLayouts(gen_layouts::Args),
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().task {
+fn main() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Ci(args) => ci::run(&args),
