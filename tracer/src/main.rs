@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+use clap::Parser;
+use tracer::cli;
+
 fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    ExitCode::from(cli::run(&cli::args::Cli::parse()))
 }

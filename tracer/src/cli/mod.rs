@@ -1,1 +1,86 @@
-//! The command line: arguments, configuration, one file per command (tier 7).
+//! The command line: arguments, and one file per command (tier 7).
+//!
+//! Data goes to stdout and everything else to stderr, so that output can be piped.
+
+pub mod args;
+mod doctor;
+mod plan;
+mod record;
+mod report;
+
+use std::io::{self, IsTerminal, Write};
+
+use args::{Cli, Command};
+
+use crate::base::{Error, Result};
+use crate::target;
+
+/// Runs the command and returns the exit code (see `heaptap --help`).
+pub fn run(cli: &Cli) -> u8 {
+    start_log(cli.verbose);
+    let outcome = match &cli.command {
+        Command::Record(args) => record::run(args),
+        Command::Report(args) => report::run(args),
+        Command::Plan(args) => plan::run(args),
+        Command::Doctor(args) => doctor::run(args),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            print_error(&error);
+            error.kind().exit_code()
+        }
+    }
+}
+
+/// The process that `--pid` or `--name` means.
+fn find_process(pid: Option<i32>, name: Option<&str>) -> Result<i32> {
+    match (pid, name) {
+        (Some(pid), _) => target::by_pid(pid),
+        (None, Some(name)) => target::by_name(name),
+        (None, None) => Err(Error::usage("no process named").hint("give --pid or --name")),
+    }
+}
+
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => log::LevelFilter::Warn,
+        1 => log::LevelFilter::Info,
+        _ => log::LevelFilter::Debug,
+    };
+    env_logger::Builder::new().filter_level(level).format_timestamp(None).parse_env("HEAPTAP_LOG").init();
+}
+
+fn print_error(error: &Error) {
+    note(&format!("heaptap: {error}"));
+    if let Some(hint) = error.hint_text() {
+        note(&format!("\nhint: {hint}"));
+    }
+}
+
+/// A line for the user, on stderr. A closed stderr is no reason to fail.
+fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Whether someone watches stderr, so that progress is worth showing.
+fn is_watched() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// Writes data to stdout; a reader that went away (`heaptap report … | head`) is success.
+fn to_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(e) => Err(Error::failed("cannot write to stdout").because(e)),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn write_json(value: &impl serde::Serialize) -> Result<()> {
+    to_stdout(|out| {
+        serde_json::to_writer_pretty(&mut *out, value)?;
+        out.write_all(b"\n")
+    })
+}

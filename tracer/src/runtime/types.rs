@@ -8,29 +8,18 @@ use crate::event::TypeInfo;
 use crate::memory::ProcessMemory;
 
 /// Reads type descriptors (internal/abi/type.go; runtime/type.go before Go 1.21).
-pub struct TypeReader<'a, M: ?Sized> {
-    memory: &'a M,
+pub struct TypeReader<'a, M> {
+    memory: M,
     layout: &'a Layout,
-    /// `types` to `etypes` of each module: where the linker put descriptors and names.
-    modules: Vec<Range<u64>>,
+    /// Where the linker put descriptors and names: moduledata's `types` to `etypes`.
+    module: Range<u64>,
 }
 
-impl<'a, M: ProcessMemory + ?Sized> TypeReader<'a, M> {
-    /// `moduledata` is the address of `runtime.firstmoduledata` in `memory`. Plugins bring
-    /// modules of their own, which are linked behind it; they are found here, so a reader
-    /// knows those that were loaded when it was made.
-    ///
-    /// # Errors
-    /// When the module data cannot be read.
-    pub fn new(memory: &'a M, layout: &'a Layout, moduledata: u64) -> Result<TypeReader<'a, M>> {
-        let mut modules = Vec::new();
-        let mut module = moduledata;
-        while module != 0 && modules.len() < MAX_MODULES {
-            let field = |offset| memory.read_u64(module.wrapping_add(offset));
-            modules.push(field(layout.moduledata.types)?..field(layout.moduledata.etypes)?);
-            module = field(layout.moduledata.next)?;
-        }
-        Ok(TypeReader { memory, layout, modules })
+impl<'a, M: ProcessMemory> TypeReader<'a, M> {
+    /// `module` is the executable's moduledata `types` to `etypes`, as addresses of
+    /// `memory`. Types of plugins, which are modules of their own, are not described.
+    pub fn new(memory: M, layout: &'a Layout, module: Range<u64>) -> TypeReader<'a, M> {
+        TypeReader { memory, layout, module }
     }
 
     /// Describes the type at `addr`.
@@ -43,7 +32,7 @@ impl<'a, M: ProcessMemory + ?Sized> TypeReader<'a, M> {
     pub fn read(&self, addr: u64) -> Result<TypeInfo> {
         let types = &self.layout.types;
         let no_type = || Error::failed(format!("no type descriptor at {addr:#x}"));
-        let module = self.modules.iter().find(|m| m.contains(&addr));
+        let module = Some(&self.module).filter(|m| m.contains(&addr));
         let field = |offset: u64| addr.checked_add(offset).ok_or_else(no_type);
         let size = self.memory.read_u64(field(types.size)?)?;
         let ptr_bytes = self.memory.read_u64(field(types.ptr_bytes)?)?;
@@ -126,8 +115,6 @@ fn varint(bytes: &[u8]) -> Option<(u64, u64)> {
     None
 }
 
-/// More modules than any program loads; a longer list is damage.
-const MAX_MODULES: usize = 64;
 /// Longer names are damage; the longest generic instantiations have some kilobytes.
 const MAX_NAME: u64 = 64 << 10;
 

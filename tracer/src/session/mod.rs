@@ -1,1 +1,6 @@
 //! The loop that moves events from a source to a capture file and a model (tier 6).
+
+mod enrich;
+mod record;
+
+pub use record::{Options, Recording, record};

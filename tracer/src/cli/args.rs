@@ -1,0 +1,173 @@
+//! The command line as typed: parsed and validated, nothing looked up.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::base::units;
+
+/// Says where a running Go process's heap goes, without a restart.
+#[derive(Debug, Parser)]
+#[command(name = "heaptap", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    /// Say more on stderr; twice for debugging
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 a leak or failed assertion was found, \
+                          4 this machine or user cannot do it.\n\
+                          Data goes to stdout, progress and notes to stderr.";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Record every heap allocation of a process into a capture file
+    Record(Record),
+    /// Report a capture file: a table, JSON, a pprof profile or folded stacks
+    Report(Report),
+    /// Show what would be probed in a process or executable, and at what price
+    Plan(Plan),
+    /// Check whether this machine and user can trace, and how to fix it
+    Doctor(Doctor),
+}
+
+/// Which process. Exactly one of the three.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct TargetArgs {
+    /// The process with this id
+    #[arg(long, value_name = "PID")]
+    pub pid: Option<i32>,
+    /// The one process with this name (as `pgrep -x` finds it)
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Start the command after `--`, with probes in place before its first instruction
+    #[arg(long, requires = "cmd")]
+    pub exec: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Record {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Stop after this long (30s, 5m); default: on Ctrl-C or when the target ends
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
+    /// The capture file [default: heaptap-PID.heaptap]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Kernel ring buffer; rounded up to a power of two
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_bytes)]
+    pub buffer: u64,
+    /// Frames kept per stack
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=128))]
+    pub depth: u32,
+    /// Print the report as JSON at the end
+    #[arg(long)]
+    pub json: bool,
+    /// Take the target to be built by this Go version when it does not say (1.26, go1.26.6)
+    #[arg(long, value_name = "VERSION")]
+    pub assume_go: Option<String>,
+    /// Show the eBPF program's own diagnostics
+    #[arg(long)]
+    pub bpf_log: bool,
+    /// The command for --exec
+    #[arg(last = true, value_name = "CMD")]
+    pub cmd: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Report {
+    /// A capture file
+    pub file: PathBuf,
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+    /// Write to this file instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// What sites are ordered by; in folded stacks, what is counted
+    #[arg(long, value_enum, default_value_t = Sort::Bytes)]
+    pub sort: Sort,
+    /// Rows of the table; 0 for all
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub limit: usize,
+    /// Only sites with a function that matches this regular expression
+    #[arg(long, value_name = "REGEX")]
+    pub filter: Option<String>,
+    /// One row per file and line instead of per function
+    #[arg(long)]
+    pub lines: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Table,
+    Json,
+    /// Gzip'd profile.proto for `go tool pprof`
+    Pprof,
+    /// One stack per line with a count, for flame graphs
+    Folded,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Sort {
+    Bytes,
+    Objects,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false, args = ["pid", "name", "binary"])]
+pub struct Plan {
+    /// The process with this id
+    #[arg(long, value_name = "PID")]
+    pub pid: Option<i32>,
+    /// The one process with this name
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// An executable file
+    #[arg(long, value_name = "FILE")]
+    pub binary: Option<PathBuf>,
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    units::parse_bytes(text).map_err(|e| match e.hint_text() {
+        Some(hint) => format!("{e}; {hint}"),
+        None => e.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn one_target_is_asked_for() {
+        assert!(Cli::try_parse_from(["heaptap", "record", "--pid", "1", "--for", "10s"]).is_ok());
+        assert!(Cli::try_parse_from(["heaptap", "record"]).is_err());
+        assert!(Cli::try_parse_from(["heaptap", "record", "--pid", "1", "--name", "x"]).is_err());
+        assert!(Cli::try_parse_from(["heaptap", "record", "--exec"]).is_err());
+        let cli = Cli::try_parse_from(["heaptap", "record", "--exec", "--", "ls", "-l"]).expect("valid");
+        let Command::Record(record) = cli.command else { panic!("not record") };
+        assert_eq!(record.cmd, ["ls", "-l"]);
+    }
+}

@@ -1,0 +1,93 @@
+//! `heaptap record`: every allocation of a process into a capture file.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::args::Record;
+use super::{find_process, is_watched, note, write_json};
+use crate::base::units::format_count;
+use crate::base::{Error, Result};
+use crate::capture::Writer;
+use crate::event::EndReason;
+use crate::model::State;
+use crate::report::Report;
+use crate::session::{self, Options, Recording};
+use crate::target::{self, Spawned};
+
+pub(super) fn run(args: &Record) -> Result<u8> {
+    let mut spawned = if args.target.exec { Some(Spawned::start(&args.cmd)?) } else { None };
+    let pid = match &spawned {
+        Some(spawned) => spawned.pid(),
+        None => find_process(args.target.pid, args.target.name.as_deref())?,
+    };
+    let target = target::identify(pid, args.assume_go.as_deref())?;
+    let path = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("heaptap-{pid}.heaptap")));
+    let writer = Writer::create(&path)?;
+    let bar = progress_bar(args.duration);
+    let ready = || {
+        if let Some(spawned) = &mut spawned {
+            spawned.release()?;
+        }
+        note(&format!("recording {pid} {} (Ctrl-C ends)", target.target.exe));
+        Ok(())
+    };
+    let options = Options {
+        duration: args.duration,
+        ring_bytes: args.buffer,
+        max_depth: args.depth,
+        bpf_log: args.bpf_log,
+    };
+    let recording =
+        runtime()?.block_on(session::record(&target, &options, writer, ready, |s| show(&bar, s)))?;
+    bar.finish_and_clear();
+    conclude(args, &path, &recording)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::failed("cannot start the event loop").because(e))
+}
+
+fn progress_bar(duration: Option<Duration>) -> ProgressBar {
+    if !is_watched() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    let limit = duration.map_or(String::new(), |d| format!(" of {}", humantime::format_duration(d)));
+    let template = format!("{{elapsed_precise}}{limit}  {{msg}}");
+    bar.set_style(
+        ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_spinner()),
+    );
+    bar
+}
+
+fn show(bar: &ProgressBar, state: &State) {
+    bar.set_message(summary(state));
+    bar.tick();
+}
+
+fn summary(state: &State) -> String {
+    let lost: u64 = state.lost.values().map(|(events, _)| events).sum();
+    let calls = format_count(state.stacks.len() as u64);
+    format!("{} allocations by {calls} stacks, {} lost", format_count(state.events), format_count(lost))
+}
+
+fn conclude(args: &Record, path: &std::path::Path, recording: &Recording) -> Result<u8> {
+    let why = match recording.reason {
+        EndReason::Elapsed | EndReason::Interrupted => "",
+        EndReason::TargetExited => " until the target ended",
+    };
+    note(&format!(
+        "recorded {}{why}; see it with: heaptap report {}",
+        summary(&recording.state),
+        path.display()
+    ));
+    if args.json {
+        write_json(&Report::build(&recording.state))?;
+    }
+    Ok(0)
+}

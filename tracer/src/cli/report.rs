@@ -1,0 +1,62 @@
+//! `heaptap report`: a capture file as a table, JSON, a pprof profile or folded stacks.
+
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write};
+
+use regex::Regex;
+
+use super::args::{Format, Report as Args, Sort};
+use crate::base::{Error, Result};
+use crate::export::{folded, json, pprof, text};
+use crate::model::State;
+use crate::report::{Grouping, Measure, Report};
+use crate::source::Replay;
+
+pub(super) fn run(args: &Args) -> Result<u8> {
+    let format = if args.json { Format::Json } else { args.format };
+    if format == Format::Pprof && args.output.is_none() && io::stdout().is_terminal() {
+        return Err(Error::usage("a pprof profile is binary").hint("add -o FILE, or pipe it on"));
+    }
+    let mut state = State::default();
+    for event in Replay::open(&args.file)? {
+        state.apply(&event?);
+    }
+    let mut report = Report::build(&state);
+    if let Some(pattern) = &args.filter {
+        let regex =
+            Regex::new(pattern).map_err(|e| Error::usage("--filter is no regular expression").because(e))?;
+        report.retain(&regex);
+    }
+    let measure = match args.sort {
+        Sort::Bytes => Measure::Bytes,
+        Sort::Objects => Measure::Objects,
+    };
+    report.sort_by(measure);
+    match &args.output {
+        None => write(&report, format, args, measure, &mut BufWriter::new(io::stdout().lock()))?,
+        Some(path) => {
+            let cannot = |e| Error::failed(format!("cannot write {}", path.display())).because(e);
+            let mut out = BufWriter::new(File::create(path).map_err(cannot)?);
+            write(&report, format, args, measure, &mut out)?;
+            out.flush().map_err(cannot)?;
+        }
+    }
+    Ok(0)
+}
+
+fn write(report: &Report, format: Format, args: &Args, measure: Measure, out: &mut impl Write) -> Result<()> {
+    match format {
+        Format::Table => text::write(report, &table_options(args, measure), out),
+        Format::Json => json::write(report, out),
+        Format::Pprof => pprof::write(report, out),
+        Format::Folded => folded::write(report, measure, out),
+    }
+}
+
+fn table_options(args: &Args, sort: Measure) -> text::TableOptions {
+    text::TableOptions {
+        sort,
+        grouping: if args.lines { Grouping::Line } else { Grouping::Function },
+        limit: (args.limit > 0).then_some(args.limit),
+    }
+}

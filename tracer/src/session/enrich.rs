@@ -1,0 +1,172 @@
+//! Adds to the events what only the target and its binary know: symbols, types, call sites.
+//!
+//! A capture carries these so that its report needs neither.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::base::{Error, Result};
+use crate::binary::Binary;
+use crate::event::{Alloc, Event, Frame, Inferred, Mapping, SiteId, StackId, UNKNOWN_SLOT};
+use crate::memory::{LiveMemory, ProcessMemory};
+use crate::plan::{CallSites, ProbePlan, Purpose};
+use crate::runtime::{Layout, TypeReader, slot_size};
+use crate::symbol::Symbolizer;
+use crate::target::Identity;
+
+pub(super) struct Enricher<'a> {
+    symbols: Symbolizer<'a>,
+    call_sites: CallSites<'a>,
+    types: TypeReader<'a, Image<'a>>,
+    layout: &'a Layout,
+    load_bias: u64,
+    maps: &'a [Mapping],
+    /// By site id: whether type or size comes from the call site.
+    needs_call_site: Vec<bool>,
+    known_pcs: HashSet<u64>,
+    /// Types met, and whether they hold pointers; `None`: no type stands there.
+    pointerful: HashMap<u64, Option<bool>>,
+    /// Calls at sites that need the call site, each asked about once.
+    asked: HashSet<(SiteId, StackId)>,
+    /// Asked before their stack had come.
+    waiting: HashMap<StackId, Vec<SiteId>>,
+    stacks: HashMap<StackId, Vec<u64>>,
+}
+
+impl<'a> Enricher<'a> {
+    pub(super) fn new(
+        target: &'a Identity,
+        layout: &'a Layout,
+        plan: &ProbePlan,
+        memory: &'a LiveMemory,
+    ) -> Result<Enricher<'a>> {
+        let load_bias = target.target.load_bias;
+        let module = target.binary.moduledata().ok_or_else(|| {
+            Error::usage("the executable has no module data: its types cannot be named")
+                .hint("is it built with the standard Go toolchain?")
+        })?;
+        let needs = |p: &Purpose| matches!(p, Purpose::Alloc(r) if r.needs_call_site());
+        Ok(Enricher {
+            symbols: Symbolizer::new(&target.binary),
+            call_sites: CallSites::new(&target.binary),
+            types: TypeReader::new(
+                Image { binary: &target.binary, load_bias, memory },
+                layout,
+                module.types.wrapping_add(load_bias)..module.etypes.wrapping_add(load_bias),
+            ),
+            layout,
+            load_bias,
+            maps: &target.target.maps,
+            needs_call_site: plan.sites.iter().map(|s| needs(&s.purpose)).collect(),
+            known_pcs: HashSet::new(),
+            pointerful: HashMap::new(),
+            asked: HashSet::new(),
+            waiting: HashMap::new(),
+            stacks: HashMap::new(),
+        })
+    }
+
+    /// Hands to `out` whatever must stand beside `event` in a capture, and completes an
+    /// allocation's slot size where the trap could not read it.
+    pub(super) fn explain(&mut self, event: &mut Event, out: &mut Vec<Event>) {
+        match event {
+            Event::Alloc(alloc) => self.explain_alloc(alloc, out),
+            Event::Stack { id, pcs } => self.explain_stack(*id, pcs, out),
+            _ => {}
+        }
+    }
+
+    fn explain_alloc(&mut self, alloc: &mut Alloc, out: &mut Vec<Event>) {
+        let pointerful = self.explain_type(alloc.type_addr, out);
+        if alloc.slot == UNKNOWN_SLOT
+            && let Some(pointerful) = pointerful
+        {
+            alloc.slot = slot_size(alloc.size, pointerful, self.layout);
+        }
+        let needed = self.needs_call_site.get(usize::from(alloc.site.0)).copied().unwrap_or(false);
+        if !needed || !self.asked.insert((alloc.site, alloc.stack)) {
+            return;
+        }
+        match self.stacks.get(&alloc.stack).cloned() {
+            Some(pcs) => self.infer(alloc.site, alloc.stack, &pcs, out),
+            None => self.waiting.entry(alloc.stack).or_default().push(alloc.site),
+        }
+    }
+
+    fn explain_stack(&mut self, id: StackId, pcs: &[u64], out: &mut Vec<Event>) {
+        for pc in pcs {
+            if self.known_pcs.insert(*pc) {
+                out.push(Event::Symbol { pc: *pc, frames: self.frames(*pc) });
+            }
+        }
+        for site in self.waiting.remove(&id).unwrap_or_default() {
+            self.infer(site, id, pcs, out);
+        }
+        if self.needs_call_site.contains(&true) {
+            self.stacks.insert(id, pcs.to_vec());
+        }
+    }
+
+    fn infer(&mut self, site: SiteId, stack: StackId, pcs: &[u64], out: &mut Vec<Event>) {
+        let linked: Vec<u64> = pcs.iter().map(|pc| pc.wrapping_sub(self.load_bias)).collect();
+        let passed = self.call_sites.passed(&linked);
+        let type_addr = passed.type_addr.map(|t| if t == 0 { 0 } else { t.wrapping_add(self.load_bias) });
+        self.explain_type(type_addr.unwrap_or(0), out);
+        out.push(Event::Inferred(Inferred { site, stack, type_addr, size: passed.size }));
+    }
+
+    /// Whether values of the type at `addr` hold pointers; says what it is the first time.
+    /// Untyped memory holds none.
+    fn explain_type(&mut self, addr: u64, out: &mut Vec<Event>) -> Option<bool> {
+        if addr == 0 {
+            return Some(false);
+        }
+        if let Some(known) = self.pointerful.get(&addr) {
+            return *known;
+        }
+        // An address that is no type stays unnamed: the report shows it as unknown.
+        let info = self.types.read(addr).ok();
+        let pointerful = info.as_ref().map(|info| info.ptr_bytes > 0);
+        self.pointerful.insert(addr, pointerful);
+        out.extend(info.map(|info| Event::Type { addr, info }));
+        pointerful
+    }
+
+    /// The functions at a return address: those of the call before it.
+    fn frames(&self, pc: u64) -> Vec<Frame> {
+        let call = pc.wrapping_sub(1);
+        let map = self.maps.iter().find(|m| (m.start..m.end).contains(&call));
+        match map {
+            Some(m) if !self.is_own(m) => {
+                let name = m.path.rsplit('/').next().unwrap_or("");
+                let at = call - m.start + m.offset;
+                vec![Frame { function: format!("{name}+{at:#x}"), file: m.path.clone(), ..Frame::default() }]
+            }
+            _ => self.symbols.frames(call.wrapping_sub(self.load_bias)),
+        }
+    }
+
+    /// Whether a mapping is of the target's own executable, the one with symbols.
+    fn is_own(&self, map: &Mapping) -> bool {
+        self.maps.iter().find(|m| m.executable).is_some_and(|first| first.path == map.path)
+    }
+}
+
+/// The target's memory, what the executable holds of it taken from the file: that is
+/// there before the program has relocated itself and after it has ended.
+struct Image<'a> {
+    binary: &'a Binary,
+    load_bias: u64,
+    memory: &'a LiveMemory,
+}
+
+impl ProcessMemory for Image<'_> {
+    fn read(&self, addr: u64, buf: &mut [u8]) -> Result<()> {
+        match self.binary.read(addr.wrapping_sub(self.load_bias), buf.len()) {
+            Some(bytes) => {
+                buf.copy_from_slice(bytes);
+                Ok(())
+            }
+            None => self.memory.read(addr, buf),
+        }
+    }
+}

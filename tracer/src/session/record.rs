@@ -1,0 +1,250 @@
+//! Recording: a running process's events into a capture file and a state.
+
+use std::future::Future;
+use std::io::Write;
+use std::pin::pin;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::time::{ClockId, clock_gettime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
+
+use super::enrich::Enricher;
+use crate::base::{Error, Result};
+use crate::capture::Writer;
+use crate::event::{End, EndReason, Event, SiteInfo, Start};
+use crate::memory::LiveMemory;
+use crate::model::State;
+use crate::plan::ProbePlan;
+use crate::runtime::{CounterReader, Layout};
+use crate::source::live::{AttachOptions, GoidOffsets, LiveSource, Method};
+use crate::target::{Ended, Identity, Watch};
+
+/// How to record.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// `None`: until Ctrl-C, SIGTERM or the target's end.
+    pub duration: Option<Duration>,
+    pub ring_bytes: u64,
+    pub max_depth: u32,
+    pub bpf_log: bool,
+}
+
+/// A recording that has ended.
+#[derive(Debug)]
+pub struct Recording {
+    pub state: State,
+    pub reason: EndReason,
+}
+
+/// How often the counters are read and the capture file is made to hold what has come:
+/// a killed recorder loses no more than this.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Records a process until it ends or is told to stop. The capture holds whatever came
+/// until then, also when this fails.
+///
+/// `ready` is called once, when the probes are in place; `progress` every second.
+///
+/// # Errors
+/// When the runtime's layout is unknown, probes cannot be placed, or the capture cannot
+/// be written.
+pub async fn record<W: Write>(
+    target: &Identity,
+    options: &Options,
+    writer: Writer<W>,
+    ready: impl FnOnce() -> Result<()>,
+    mut progress: impl FnMut(&State),
+) -> Result<Recording> {
+    let mut stop = pin!(stop_signal()?);
+    let layout = Layout::for_binary(&target.binary, &target.target.go_version)?;
+    let plan = ProbePlan::of(&target.binary)?;
+    let pid = target.target.pid as i32;
+    let memory = LiveMemory::new(pid);
+    let watch = Watch::new(pid)?;
+    let mut recorder = Recorder::start(target, &layout, &plan, &memory, writer)?;
+    let mut source = LiveSource::attach(&attach_options(target, &layout, &plan, options))?;
+    recorder.read_counters()?;
+    ready()?;
+
+    let mut gone = pin!(watch.wait());
+    let mut over = pin!(elapsed(options.duration));
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let reason = loop {
+        tokio::select! {
+            batch = source.recv() => match batch {
+                Some(batch) => recorder.take(batch)?,
+                None => return Err(Error::failed("the eBPF program's events ended unexpectedly")),
+            },
+            _ = tick.tick() => {
+                recorder.read_counters()?;
+                recorder.writer.flush()?;
+                progress(&recorder.state);
+            }
+            ended = &mut gone => {
+                recorder.say_ended(ended)?;
+                break EndReason::TargetExited;
+            }
+            () = &mut over => break EndReason::Elapsed,
+            () = &mut stop => break EndReason::Interrupted,
+        }
+    };
+    recorder.read_counters()?;
+    source.detach();
+    while let Some(batch) = source.recv().await {
+        recorder.take(batch)?;
+    }
+    recorder.finish(reason)
+}
+
+fn attach_options<'a>(
+    target: &Identity,
+    layout: &Layout,
+    plan: &'a ProbePlan,
+    options: &Options,
+) -> AttachOptions<'a> {
+    AttachOptions {
+        pid: target.target.pid,
+        plan,
+        load_bias: target.target.load_bias,
+        goid: GoidOffsets {
+            g_goid: layout.g.goid as u32,
+            g_m: layout.g.m as u32,
+            m_curg: layout.m.curg as u32,
+        },
+        ring_bytes: options.ring_bytes,
+        max_depth: options.max_depth,
+        bpf_log: options.bpf_log,
+        method: Method::Auto,
+        by_address: false,
+    }
+}
+
+/// Completes on Ctrl-C or SIGTERM.
+fn stop_signal() -> Result<impl Future<Output = ()>> {
+    let listen = |kind| signal(kind).map_err(|e| Error::failed("cannot listen for signals").because(e));
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+async fn elapsed(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Where every event of a recording goes: explained, into the file, into the state.
+struct Recorder<'a, W: Write> {
+    enricher: Enricher<'a>,
+    memory: &'a LiveMemory,
+    counters: Option<CounterReader>,
+    writer: Writer<W>,
+    state: State,
+    /// Reused between events.
+    explanations: Vec<Event>,
+}
+
+impl<'a, W: Write> Recorder<'a, W> {
+    fn start(
+        target: &'a Identity,
+        layout: &'a Layout,
+        plan: &ProbePlan,
+        memory: &'a LiveMemory,
+        writer: Writer<W>,
+    ) -> Result<Recorder<'a, W>> {
+        let mut recorder = Recorder {
+            enricher: Enricher::new(target, layout, plan, memory)?,
+            memory,
+            counters: None,
+            writer,
+            state: State::default(),
+            explanations: Vec::new(),
+        };
+        recorder.put(Event::Start(start_of(target)))?;
+        recorder.put(Event::Sites(plan.sites.iter().map(site_info).collect()))?;
+        for note in &plan.notes {
+            recorder.put(Event::Note(note.clone()))?;
+        }
+        match CounterReader::new(&target.binary, layout, target.target.load_bias) {
+            Ok(reader) => recorder.counters = Some(reader),
+            Err(e) => recorder.put(Event::Note(format!("coverage is unknown: {e}")))?,
+        }
+        Ok(recorder)
+    }
+
+    fn take(&mut self, batch: Vec<Event>) -> Result<()> {
+        for mut event in batch {
+            let mut explanations = std::mem::take(&mut self.explanations);
+            self.enricher.explain(&mut event, &mut explanations);
+            for explanation in explanations.drain(..) {
+                self.put(explanation)?;
+            }
+            self.explanations = explanations;
+            self.put(event)?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, event: Event) -> Result<()> {
+        self.state.apply(&event);
+        self.writer.write(&event)
+    }
+
+    /// Reads the runtime's counters. That they cannot be read any more, as when the
+    /// target has just ended, leaves coverage to the readings before.
+    fn read_counters(&mut self) -> Result<()> {
+        let Some(reader) = &self.counters else { return Ok(()) };
+        match reader.read(self.memory) {
+            Ok(read) => {
+                for note in read.notes {
+                    self.put(Event::Note(note))?;
+                }
+                self.put(Event::Counters(read.value))
+            }
+            Err(e) => {
+                log::debug!("runtime counters: {e}");
+                Ok(())
+            }
+        }
+    }
+
+    fn say_ended(&mut self, ended: Ended) -> Result<()> {
+        match ended {
+            Ended::Exited => Ok(()),
+            Ended::Execed => self.put(Event::Note("the target became another program (execve)".into())),
+        }
+    }
+
+    fn finish(mut self, reason: EndReason) -> Result<Recording> {
+        self.put(Event::End(End { time_ns: monotonic_ns(), reason }))?;
+        self.writer.finish()?;
+        Ok(Recording { state: self.state, reason })
+    }
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC, the clock of all events.
+fn monotonic_ns() -> u64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |t| Duration::from(t).as_nanos() as u64)
+}
+
+fn start_of(target: &Identity) -> Start {
+    Start {
+        heaptap_version: env!("CARGO_PKG_VERSION").into(),
+        time_ns: monotonic_ns(),
+        unix_ns: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64),
+        mode: "exact".into(),
+        target: target.target.clone(),
+    }
+}
+
+fn site_info(site: &crate::plan::Site) -> SiteInfo {
+    SiteInfo { function: site.function.clone(), offset: site.offset }
+}
