@@ -167,11 +167,6 @@ impl LineTable {
         Some(LineTable { bytes, header, text, gofunc })
     }
 
-    /// Whether the program was built by Go 1.19 or older.
-    pub fn is_before_go120(&self) -> bool {
-        self.header.form != Form::Go120
-    }
-
     /// The functions, named as the table names them. Their names are slices of `file`,
     /// of which this table is a part.
     pub(crate) fn functions_in(&self, file: &Bytes) -> Functions {

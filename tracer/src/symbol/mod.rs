@@ -5,46 +5,22 @@ use std::cell::OnceCell;
 use crate::binary::{Binary, Dwarf, SourceFrame};
 use crate::event::Frame;
 
-/// Where a symbolizer's lines and inlined frames come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    Dwarf,
-    Gopclntab,
-}
-
-impl Source {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Source::Dwarf => "dwarf",
-            Source::Gopclntab => "gopclntab",
-        }
-    }
-}
-
 /// Turns link-time addresses of one program into source frames.
 ///
-/// DWARF and gopclntab come from the same compiler records and give the same frames
-/// (tests/tests/symbols.rs compares them over whole programs). DWARF is asked first and
-/// gopclntab where DWARF has no line. Go 1.19 and older are the other way round, since
-/// their DWARF leaves out calls inlined into generated wrappers and gives the wrong
-/// line for calls inlined into files with `//line` directives, as cgo writes them.
+/// Go code is looked up in gopclntab even where there is DWARF: both come from the same
+/// compiler records and agree but for a few calls in generated code, where gopclntab has
+/// what the Go runtime prints (tests/tests/symbols.rs compares all three over whole
+/// programs). So a program has the same frames stripped or not. DWARF tells of the rest,
+/// the C code of a cgo program, and of Go code where gopclntab is damaged.
 pub struct Symbolizer<'a> {
     binary: &'a Binary,
-    source: Source,
     dwarf: OnceCell<Option<Dwarf<'a>>>,
 }
 
 impl<'a> Symbolizer<'a> {
-    /// Reads nothing yet: tables are read at the first address.
+    /// Reads nothing yet: tables are read at the first address that needs them.
     pub fn new(binary: &'a Binary) -> Symbolizer<'a> {
-        let go_first = binary.line_table().is_some_and(|table| table.is_before_go120());
-        let source = if binary.has_dwarf() && !go_first { Source::Dwarf } else { Source::Gopclntab };
-        Symbolizer { binary, source, dwarf: OnceCell::new() }
-    }
-
-    /// Which of the two is asked first.
-    pub fn source(&self) -> Source {
-        self.source
+        Symbolizer { binary, dwarf: OnceCell::new() }
     }
 
     /// The frames at `addr`, innermost first; all but the last are inlined. For a return
@@ -52,16 +28,11 @@ impl<'a> Symbolizer<'a> {
     ///
     /// Never empty: an address nothing is known of gives one frame named `0x…`.
     pub fn frames(&self, addr: u64) -> Vec<Frame> {
-        let from_go = || self.binary.line_table().map(|table| table.frames(addr));
-        let from_dwarf = || self.dwarf().map(|dwarf| dwarf.frames(addr));
-        let complete = |frames: &Vec<SourceFrame>| {
-            !frames.is_empty() && frames.iter().all(|f| !f.function.is_empty() && f.line != 0)
-        };
-        let found = match self.source {
-            Source::Dwarf => from_dwarf().filter(complete).or_else(|| from_go().filter(|f| !f.is_empty())),
-            Source::Gopclntab => from_go().filter(|f| !f.is_empty()),
-        };
-        match found.or_else(|| from_dwarf().filter(complete)) {
+        let from_go = self.binary.line_table().map(|table| table.frames(addr));
+        let found = from_go
+            .filter(|frames| !frames.is_empty())
+            .or_else(|| Some(self.dwarf()?.frames(addr)).filter(|frames| all_named(frames)));
+        match found {
             Some(frames) => into_frames(frames),
             None => vec![self.by_symbol(addr)],
         }
@@ -76,6 +47,11 @@ impl<'a> Symbolizer<'a> {
     fn dwarf(&self) -> Option<&Dwarf<'a>> {
         self.dwarf.get_or_init(|| self.binary.dwarf()).as_ref()
     }
+}
+
+/// DWARF may have a line but no function: assembly.
+fn all_named(frames: &[SourceFrame]) -> bool {
+    !frames.is_empty() && frames.iter().all(|frame| !frame.function.is_empty())
 }
 
 fn into_frames(frames: Vec<SourceFrame>) -> Vec<Frame> {
