@@ -35,7 +35,7 @@ const COLUMNS: [(&str, &str); 11] = [
 
 /// The rows: a struct, and those of its fields that heaptap reads. `_size` is the size
 /// of the struct. A struct or field that was renamed appears under each of its names.
-const ROWS: [(&str, &[&str]); 18] = [
+const ROWS: [(&str, &[&str]); 17] = [
     ("internal/abi.MapType", &["_size"]),
     ("internal/abi.OldMapType", &["_size"]),
     ("internal/abi.SwissMapType", &["_size"]),
@@ -52,7 +52,6 @@ const ROWS: [(&str, &[&str]); 18] = [
     ("runtime.maptype", &["_size"]),
     ("runtime.mcache", &["tinyAllocs", "alloc"]),
     ("runtime.mheap", &["sweepgen"]),
-    ("runtime.moduledata", &["types", "etypes", "next"]),
     ("runtime.mspan", &["sweepgen", "allocCount", "allocCountBeforeCache", "largeType"]),
     ("runtime.mstats", &["heapStats", "buckhash_sys"]),
     ("runtime.p", &["mcache"]),

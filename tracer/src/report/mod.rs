@@ -6,7 +6,6 @@
 mod kind;
 mod notes;
 mod sites;
-mod slot;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -132,13 +132,12 @@ impl CounterReader {
         let mut spans = BTreeMap::new();
         for cache in caches {
             let alloc = cache.get(self.layout.mcache.alloc as usize..).unwrap_or(&[]);
-            let mut slots = words(alloc);
             // Large objects are not cached: their span class always holds `emptymspan`.
-            let empty = slots.next().unwrap_or(0);
-            for (i, span) in slots.enumerate() {
+            let empty = u64_at(alloc, 0).unwrap_or(0);
+            for (span_class, span) in words(alloc).enumerate() {
                 if span != empty && span != 0 {
-                    let class = (i + 1) / 2;
-                    spans.insert(span, CLASS_TO_SIZE.get(class).copied().unwrap_or(0));
+                    let size = CLASS_TO_SIZE.get(span_class >> 1).copied().unwrap_or(0);
+                    spans.insert(span, size);
                 }
             }
         }

@@ -28,8 +28,6 @@ pub struct Layout {
     pub gc_controller_mapped_ready: u64,
     /// `runtime.work`: the count of GC cycles, a u32
     pub work_cycles: u64,
-    /// `runtime.moduledata`
-    pub moduledata: Moduledata,
     /// `internal/abi.Type` (`runtime._type` before 1.21)
     pub types: Type,
     /// Whether objects with pointers above 512 bytes carry an 8-byte header.
@@ -81,13 +79,6 @@ pub struct HeapStatsDelta {
     pub large_alloc_count: u64,
     /// An array of u64, indexed by size class.
     pub small_alloc_count: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Moduledata {
-    pub types: u64,
-    pub etypes: u64,
-    pub next: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,11 +165,6 @@ impl Layout {
             mheap_sweepgen: at("runtime.mheap", "sweepgen")?,
             gc_controller_mapped_ready: at("runtime.gcControllerState", "mappedReady")?,
             work_cycles: at("runtime.workType", "cycles")?,
-            moduledata: Moduledata {
-                types: at("runtime.moduledata", "types")?,
-                etypes: at("runtime.moduledata", "etypes")?,
-                next: at("runtime.moduledata", "next")?,
-            },
             types: Type {
                 size: of_type("Size_", "size")?,
                 ptr_bytes: of_type("PtrBytes", "ptrdata")?,

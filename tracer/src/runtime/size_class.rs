@@ -1,7 +1,5 @@
 //! How many bytes of heap an allocation of a given size takes.
 
-use super::layout::Layout;
-
 /// Slot sizes by size class, in bytes; class 0 is for large objects
 /// (runtime/sizeclasses.go, internal/runtime/gc/sizeclasses.go from 1.25; the same in
 /// Go 1.19 to 1.27).
@@ -26,8 +24,9 @@ const MIN_SIZE_FOR_HEADER: u64 = 512;
 /// counts them: the size class, or whole pages for a large object (`mallocgc`).
 ///
 /// A tiny object that opens a new block takes 16 bytes; one that fits an existing block
-/// takes none, which only the allocator knows. Size 0 takes nothing.
-pub fn slot_size(size: u64, pointerful: bool, layout: &Layout) -> u64 {
+/// takes none, which only the allocator knows. Size 0 takes nothing. `malloc_headers` is
+/// as in the target's `Layout`.
+pub fn slot_size(size: u64, pointerful: bool, malloc_headers: bool) -> u64 {
     if size == 0 {
         return 0;
     }
@@ -36,7 +35,7 @@ pub fn slot_size(size: u64, pointerful: bool, layout: &Layout) -> u64 {
     }
     let mut needed = size;
     let mut small_limit = CLASS_TO_SIZE[CLASS_TO_SIZE.len() - 1];
-    if layout.malloc_headers {
+    if malloc_headers {
         small_limit -= HEADER_SIZE;
         if pointerful && size > MIN_SIZE_FOR_HEADER {
             needed = size.saturating_add(HEADER_SIZE);
@@ -51,6 +50,7 @@ pub fn slot_size(size: u64, pointerful: bool, layout: &Layout) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::layout::Layout;
     use super::*;
 
     /// (size, without pointers, with pointers): growth of TotalAlloc by one allocation,
@@ -73,8 +73,8 @@ mod tests {
     ];
 
     fn slots(go: &str, size: u64) -> (u64, u64) {
-        let layout = Layout::measured(go).expect(go);
-        (slot_size(size, false, &layout), slot_size(size, true, &layout))
+        let headers = Layout::measured(go).expect(go).malloc_headers;
+        (slot_size(size, false, headers), slot_size(size, true, headers))
     }
 
     #[test]

@@ -155,3 +155,97 @@ const KINDS: [&str; 27] = [
     "struct",
     "unsafe.Pointer",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::FakeMemory;
+
+    const TYPES: u64 = 0x10_0000;
+    const ETYPES: u64 = 0x10_1000;
+    /// Where the tests put one descriptor, and its name's offset from `TYPES`.
+    const TYPE: u64 = TYPES + 0x200;
+    const NAME: u32 = 0x20;
+
+    /// A type as Go 1.22 lays it out, with room for what follows the descriptor.
+    struct Fake {
+        kind: u8,
+        tflag: u8,
+        size: u64,
+        ptr_bytes: u64,
+        str: u32,
+        name: &'static str,
+        package: Option<&'static str>,
+    }
+
+    const NODE: Fake =
+        Fake { kind: 25, tflag: 7, size: 40, ptr_bytes: 16, str: NAME, name: "*main.Node", package: None };
+
+    fn name(text: &str) -> Vec<u8> {
+        let (low, high) = (text.len() & 0x7f, text.len() >> 7);
+        let mut bytes = if high == 0 { vec![1, low as u8] } else { vec![1, low as u8 | 0x80, high as u8] };
+        bytes.extend_from_slice(text.as_bytes());
+        bytes
+    }
+
+    fn read_at(fake: &Fake, addr: u64) -> Result<TypeInfo> {
+        let layout = Layout::measured("go1.22").expect("layout");
+        let mut memory = FakeMemory::new();
+        memory.write(TYPES, &[0; (ETYPES - TYPES) as usize]);
+        memory.write(TYPES + u64::from(NAME), &name(fake.name));
+        let mut descriptor = [0; 48];
+        descriptor[..8].copy_from_slice(&fake.size.to_le_bytes());
+        descriptor[8..16].copy_from_slice(&fake.ptr_bytes.to_le_bytes());
+        descriptor[20] = fake.tflag;
+        descriptor[23] = fake.kind;
+        descriptor[40..44].copy_from_slice(&fake.str.to_le_bytes());
+        memory.write(addr, &descriptor);
+        if let Some(package) = fake.package {
+            memory.write(TYPES + 0x100, &name(package));
+            // struct types take 80 bytes, then comes the uncommon part.
+            memory.write(addr + 80, &0x100u32.to_le_bytes());
+        }
+        TypeReader::new(memory, &layout, TYPES..ETYPES).read(addr)
+    }
+
+    #[test]
+    fn a_named_struct_has_name_package_size_and_kind() {
+        let info = read_at(&Fake { package: Some("example.com/x/main"), ..NODE }, TYPE).expect("type");
+        let want = TypeInfo {
+            name: "main.Node".to_owned(),
+            package: "example.com/x/main".to_owned(),
+            size: 40,
+            ptr_bytes: 16,
+            kind: "struct".to_owned(),
+        };
+        assert_eq!(info, want);
+    }
+
+    #[test]
+    fn kind_flags_and_long_names_are_understood() {
+        let long: &'static str = Box::leak("x".repeat(300).into_boxed_str());
+        let info = read_at(&Fake { kind: 0x20 | 22, tflag: 0, name: long, ..NODE }, TYPE).expect("type");
+        assert_eq!((info.kind.as_str(), info.name.as_str(), info.package.as_str()), ("ptr", long, ""));
+    }
+
+    #[test]
+    fn types_made_at_run_time_are_called_so() {
+        let made = Fake { str: -5i32 as u32, ..NODE };
+        let info = read_at(&made, 0xc0_0000_0000).expect("type");
+        assert_eq!((info.name.as_str(), info.size), ("runtime-created struct", 40));
+        assert!(read_at(&made, TYPE).is_err(), "no negative name offsets inside a module");
+        assert!(read_at(&NODE, 0xc0_0000_0000).is_err(), "no module's name offsets outside one");
+    }
+
+    #[test]
+    fn what_is_no_descriptor_is_refused() {
+        for damaged in [
+            Fake { kind: 0, ..NODE },
+            Fake { kind: 31, ..NODE },
+            Fake { ptr_bytes: 41, ..NODE },
+            Fake { str: 0x7fff_ffff, ..NODE },
+        ] {
+            assert!(read_at(&damaged, TYPE).is_err(), "kind {} str {:#x}", damaged.kind, damaged.str);
+        }
+    }
+}

@@ -80,7 +80,7 @@ impl<'a> Enricher<'a> {
         if alloc.slot == UNKNOWN_SLOT
             && let Some(pointerful) = pointerful
         {
-            alloc.slot = slot_size(alloc.size, pointerful, self.layout);
+            alloc.slot = slot_size(alloc.size, pointerful, self.layout.malloc_headers);
         }
         let needed = self.needs_call_site.get(usize::from(alloc.site.0)).copied().unwrap_or(false);
         if !needed || !self.asked.insert((alloc.site, alloc.stack)) {

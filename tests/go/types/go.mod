@@ -1,0 +1,3 @@
+module example.com/heaptap/types
+
+go 1.19
