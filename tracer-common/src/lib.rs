@@ -10,9 +10,6 @@ pub const MAX_SITES: usize = 256;
 /// Most return addresses of one stack.
 pub const MAX_DEPTH: usize = 128;
 
-/// Return addresses that fit the smaller of the two stack records.
-pub const SHORT_DEPTH: usize = 32;
-
 /// Where one value lies when a site traps.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +49,9 @@ pub struct Recipe {
     pub purpose: u32,
     /// The site's index, below [`MAX_SITES`].
     pub site: u32,
+    /// Not 0: a value lies below rbp, so the stack is read from rsp up.
+    pub below_frame: u32,
+    pub _pad: u32,
 }
 
 impl Recipe {
@@ -105,14 +105,14 @@ pub struct EpochRecord {
     pub time_ns: u64,
 }
 
-/// The return addresses behind one stack hash, innermost first. Two lengths exist, as
-/// the kernel reserves constant sizes only; `header.epoch` of the `N` are meant.
+/// The return addresses behind one stack hash, innermost first. The kernel reserves
+/// constant sizes only; the first `header.epoch` addresses are meant.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StackRecord<const N: usize> {
+pub struct StackRecord {
     pub header: Header,
     pub hash: u64,
-    pub frames: [u64; N],
+    pub frames: [u64; MAX_DEPTH],
 }
 
 /// What one CPU counted since the program was loaded.

@@ -5,8 +5,9 @@
 //! hash is seen. Speed decides: each helper call is some ten to twenty nanoseconds of
 //! the target's time, so there are as few as possible.
 //!
-//! It must pass the verifier of Linux 5.10: bounded loops, no variable offset into the
-//! program's stack (5.12), no attach cookies (5.15) unless `COOKIES` says they exist.
+//! It must pass the verifier of Linux 5.10: bounded loops, computed offsets into the
+//! program's stack (5.12) and attach cookies (5.15) only where `WINDOWS` and `COOKIES`
+//! say that they exist.
 //! It must also bear being preempted by itself: a `uprobe_multi` link runs it with
 //! migration disabled but preemption on, so nothing is kept in per-CPU scratch memory
 //! and per-CPU counters are atomic.
@@ -35,6 +36,9 @@ use tracer_common::{Counters, MAX_DEPTH, MAX_SITES, Recipe};
 /// Whether the kernel has attach cookies; else sites are found by instruction pointer.
 #[unsafe(no_mangle)]
 static COOKIES: Global<u32> = Global::new(1);
+/// Whether the verifier lets the program read its own stack at a computed offset.
+#[unsafe(no_mangle)]
+static WINDOWS: Global<u32> = Global::new(1);
 /// Offset of `goid` in runtime.g.
 #[unsafe(no_mangle)]
 static G_GOID: Global<u32> = Global::new(0);

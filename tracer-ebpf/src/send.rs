@@ -19,21 +19,23 @@ const HITS_PER_LOOK: u64 = 32;
 pub fn alloc(ctx: &ProbeContext, recipe: &Recipe) {
     let wake = count_hit();
     let regs = regs(ctx);
-    let head = read::Head::at(regs.rbp);
-    let stack = stack::hash_and_send(regs.rbp, &head, wake);
-    if stack == 0 {
-        debug!(ctx, "no stack at rbp {:x}", regs.rbp);
-    }
-    let record = AllocRecord {
+    let mut window = read::Window::closed();
+    window.open(read::window_base(regs, recipe));
+    let mut record = AllocRecord {
         header: header(Header::ALLOC, recipe, epoch()),
         time_ns: now(),
-        ptr: read::place(regs, &head, &recipe.ptr),
-        size: read::place(regs, &head, &recipe.size),
-        type_addr: read::place(regs, &head, &recipe.type_),
-        slot: read::place(regs, &head, &recipe.slot),
-        stack,
+        ptr: read::place(regs, &window, &recipe.ptr),
+        size: read::place(regs, &window, &recipe.size),
+        type_addr: read::place(regs, &window, &recipe.type_),
+        slot: read::place(regs, &window, &recipe.slot),
+        stack: 0,
         goid: read::goid(regs),
     };
+    // Last: the walk moves the window.
+    record.stack = stack::hash_and_send(regs.rbp, &mut window, wake);
+    if record.stack == 0 {
+        debug!(ctx, "no stack at rbp {:x}", regs.rbp);
+    }
     if EVENTS.output::<AllocRecord>(&record, wake).is_err() {
         add(|c| unsafe { &raw mut (*c).lost_events });
     }

@@ -3,9 +3,16 @@
 use core::ptr::write_volatile;
 
 use aya_ebpf::{macros::map, maps::Array};
-use tracer_common::{Header, MAX_DEPTH, SHORT_DEPTH, StackRecord};
+use tracer_common::{Header, MAX_DEPTH, StackRecord};
 
 use crate::{DEPTH, EVENTS, read, send};
+
+macro_rules! repeat_128 {
+    ($block:block) => {
+        repeat_128!(@4 repeat_128!(@4 repeat_128!(@4 { $block $block })))
+    };
+    (@4 $($body:tt)*) => {{ $($body)*; $($body)*; $($body)*; $($body)*; }};
+}
 
 /// Hashes of the stacks whose frames were submitted: a set-associative cache, newest
 /// first, that needs no helper call to look up. What falls out is sent again when it is
@@ -15,12 +22,12 @@ static SENT: Array<[u64; WAYS]> = Array::with_max_entries(SETS, 0);
 const SETS: u32 = 1 << 14;
 const WAYS: usize = 4;
 
-/// Walks the stack whose innermost frame begins at `rbp` with the words `head`, sends
-/// its frames unless they were sent before, and returns its hash: 0 when it has none.
+/// Walks the stack whose innermost frame begins at `rbp`, sends its frames unless they
+/// were sent before, and returns its hash: 0 when it has none.
 #[inline(always)]
-pub fn hash_and_send(rbp: u64, head: &read::Head, wake: u64) -> u64 {
-    let (depth, hash) = walk(rbp, head, MAX_DEPTH, |_, _| {});
-    if depth == 0 {
+pub fn hash_and_send(rbp: u64, window: &mut read::Window, wake: u64) -> u64 {
+    let hash = hash(rbp, window);
+    if hash == SEED {
         return 0;
     }
     let Some(set) = SENT.get_ptr_mut(hash as u32 % SETS) else {
@@ -31,12 +38,7 @@ pub fn hash_and_send(rbp: u64, head: &read::Head, wake: u64) -> u64 {
     if set[0] == hash || set[1] == hash || set[2] == hash || set[3] == hash {
         return hash;
     }
-    let sent = if depth <= SHORT_DEPTH {
-        send_frames::<SHORT_DEPTH>(rbp, head, hash, wake)
-    } else {
-        send_frames::<MAX_DEPTH>(rbp, head, hash, wake)
-    };
-    if sent {
+    if send_frames(rbp, hash, wake) {
         *set = [hash, set[0], set[1], set[2]];
     } else {
         send::count_lost_stack();
@@ -44,67 +46,108 @@ pub fn hash_and_send(rbp: u64, head: &read::Head, wake: u64) -> u64 {
     hash
 }
 
+/// A walk along the frame pointers, outwards.
+struct Walk {
+    frame: u64,
+    /// Return addresses met.
+    depth: usize,
+    hash: u64,
+    switched: bool,
+}
+
+/// The hash of no return addresses.
+const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+
+impl Walk {
+    #[inline(always)]
+    fn from(rbp: u64) -> Walk {
+        Walk { frame: rbp, depth: 0, hash: SEED, switched: false }
+    }
+
+    /// Takes the return address at the current frame and goes on to the next one; false
+    /// when there is none.
+    #[inline(always)]
+    fn step(&mut self, [next, pc]: [u64; 2]) -> bool {
+        if pc == 0 {
+            return false;
+        }
+        self.hash = mix(self.hash, pc);
+        self.depth += 1;
+        if next == 0 || next % 8 != 0 {
+            return false;
+        }
+        // Frames grow towards higher addresses, except where systemstack (Go 1.21 to
+        // 1.24) chains g0's stack to the goroutine's, once. The difference is compared
+        // because the verifier would remember what a comparison of the two says of
+        // each, and take every step for a new state.
+        if next.wrapping_sub(self.frame) as i64 <= 0 {
+            if self.switched {
+                return false;
+            }
+            self.switched = true;
+        }
+        self.frame = next;
+        true
+    }
+}
+
+/// The hash of the stack's return addresses; `SEED` when there are none.
+///
+/// Unrolled: the verifier forgets states of a loop that it meets again in every round,
+/// and then follows each combination of the branches inside, for which a million
+/// instructions do not suffice.
+#[inline(always)]
+fn hash(rbp: u64, window: &mut read::Window) -> u64 {
+    let limit = DEPTH.load() as usize;
+    let mut walk = Walk::from(rbp);
+    'walk: {
+        repeat_128!({
+            if walk.depth >= limit {
+                break 'walk;
+            }
+            let Ok(words) = window.pair(walk.frame) else {
+                break 'walk;
+            };
+            if !walk.step(words) {
+                break 'walk;
+            }
+        });
+    }
+    walk.hash
+}
+
 /// Walks once more, writing straight into the ring: seldom, and it needs no scratch
 /// memory. The thread is stopped in the trap, so its stack is the same.
 #[inline(always)]
-fn send_frames<const N: usize>(rbp: u64, head: &read::Head, hash: u64, wake: u64) -> bool {
-    let Some(mut entry) = EVENTS.reserve::<StackRecord<N>>(0) else {
+fn send_frames(rbp: u64, hash: u64, wake: u64) -> bool {
+    let Some(mut entry) = EVENTS.reserve::<StackRecord>(0) else {
         return false;
     };
     let record = entry.as_mut_ptr();
-    // SAFETY: the record is reserved memory of that type, and `i` is below N.
-    // Volatile: the compiler must not turn the loop into a call of memset or memcpy.
-    let frames = unsafe { &raw mut (*record).frames }.cast::<u64>();
-    let (depth, again) =
-        walk(rbp, head, N, |i, pc| unsafe { write_volatile(frames.add(i), pc) });
-    if again != hash {
+    let mut walk = Walk::from(rbp);
+    while walk.depth < MAX_DEPTH && walk.depth < DEPTH.load() as usize {
+        let Ok(words) = read::pair(walk.frame) else {
+            break;
+        };
+        // SAFETY: the record is reserved memory of that type. Volatile: the compiler
+        // must not turn the loop into a call of memset or memcpy.
+        unsafe { write_volatile(&raw mut (*record).frames[walk.depth], words[1]) };
+        if !walk.step(words) {
+            break;
+        }
+    }
+    if walk.hash != hash {
         entry.discard(0);
         return false;
     }
     // SAFETY: as above. Frames beyond `depth` keep what the ring held before, which is
     // older records; nobody reads them.
     unsafe {
-        (*record).header = Header { kind: Header::STACK, site: 0, cpu: 0, epoch: depth as u32 };
+        (*record).header = Header { kind: Header::STACK, site: 0, cpu: 0, epoch: walk.depth as u32 };
         (*record).hash = hash;
     }
     entry.submit(wake);
     true
-}
-
-/// Calls `visit` with each return address, innermost first, at most `limit`; returns
-/// how many there are and their hash.
-#[inline(always)]
-fn walk(rbp: u64, head: &read::Head, limit: usize, mut visit: impl FnMut(usize, u64)) -> (usize, u64) {
-    let mut frame = rbp;
-    let [mut words @ .., _, _] = head.0;
-    let mut hash = 0x9e37_79b9_7f4a_7c15;
-    let mut depth = 0;
-    let mut switched = false;
-    while depth < limit && depth < DEPTH.load() as usize {
-        let [next, pc] = words;
-        if pc == 0 {
-            break;
-        }
-        visit(depth, pc);
-        hash = mix(hash, pc);
-        depth += 1;
-        if next == 0 || next % 8 != 0 {
-            break;
-        }
-        // Frames grow towards higher addresses, except where systemstack (Go 1.21 to
-        // 1.24) chains g0's stack to the goroutine's, once.
-        if next <= frame {
-            if switched {
-                break;
-            }
-            switched = true;
-        }
-        frame = next;
-        if read::user(frame, &mut words).is_err() {
-            break;
-        }
-    }
-    (depth, hash)
 }
 
 /// One step of the hash: a multiplication by an odd constant with good avalanche (from

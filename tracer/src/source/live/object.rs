@@ -68,6 +68,10 @@ impl Program {
 /// The kernel from which on a `uprobe_multi` link's process filter covers all threads.
 const MULTI_SINCE: KernelVersion = KernelVersion::new(6, 10, 0);
 
+/// The kernel from which on a program may read its stack at a computed offset (Linux
+/// commit 01f810ace9ed).
+const WINDOWS_SINCE: KernelVersion = KernelVersion::new(5, 12, 0);
+
 /// Whether this kernel's `uprobe_multi` links can be used.
 pub(super) fn has_multi() -> bool {
     KernelVersion::current().is_ok_and(|current| current >= MULTI_SINCE)
@@ -86,9 +90,11 @@ fn create_maps(options: &AttachOptions<'_>, cookies: bool) -> Result<Ebpf> {
         return Err(Error::usage(format!("a stack depth of {} is out of range", options.max_depth))
             .hint(format!("give a depth from 1 to {MAX_DEPTH}")));
     }
+    let windows = KernelVersion::current().is_ok_and(|current| current >= WINDOWS_SINCE);
     let log_level: u8 = if options.bpf_log { u8::MAX } else { 0 };
     EbpfLoader::new()
         .override_global("COOKIES", &u32::from(cookies), true)
+        .override_global("WINDOWS", &u32::from(windows), true)
         .override_global("G_GOID", &options.goid.g_goid, true)
         .override_global("G_M", &options.goid.g_m, true)
         .override_global("M_CURG", &options.goid.m_curg, true)
@@ -142,19 +148,28 @@ fn recipes(plan: &ProbePlan) -> Result<Vec<Recipe>> {
 }
 
 fn recipe(site: u32, purpose: &Purpose) -> Recipe {
-    let zero = Place::new(Place::CONST, 0);
-    match purpose {
-        Purpose::Alloc(r) => Recipe {
-            ptr: place(r.ptr, 0),
-            size: place(r.size, 0),
-            type_: place(r.type_, 0),
-            slot: place(r.slot, UNKNOWN_SLOT),
-            purpose: Recipe::ALLOC,
-            site,
-        },
-        Purpose::GcEpoch => {
-            Recipe { ptr: zero, size: zero, type_: zero, slot: zero, purpose: Recipe::GC_EPOCH, site }
-        }
+    let nothing = plan::Recipe {
+        ptr: plan::Place::None,
+        size: plan::Place::None,
+        type_: plan::Place::None,
+        slot: plan::Place::None,
+    };
+    let (purpose, places) = match purpose {
+        Purpose::Alloc(places) => (Recipe::ALLOC, places),
+        Purpose::GcEpoch => (Recipe::GC_EPOCH, &nothing),
+    };
+    let below_frame = [places.ptr, places.size, places.type_, places.slot]
+        .iter()
+        .any(|place| matches!(place, plan::Place::Stack(_) | plan::Place::Frame(i32::MIN..0)));
+    Recipe {
+        ptr: place(places.ptr, 0),
+        size: place(places.size, 0),
+        type_: place(places.type_, 0),
+        slot: place(places.slot, UNKNOWN_SLOT),
+        purpose,
+        site,
+        below_frame: below_frame.into(),
+        _pad: 0,
     }
 }
 

@@ -201,7 +201,7 @@ fn decode(record: &[u8]) -> Option<Event> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tracer_common::{AllocRecord, EpochRecord, StackRecord};
+    use tracer_common::{AllocRecord, EpochRecord, MAX_DEPTH, StackRecord};
 
     /// The bytes of a record as the program writes them to the ring.
     fn bytes<T: Copy>(record: &T) -> &[u8] {
@@ -238,14 +238,16 @@ mod tests {
 
     #[test]
     fn a_stack_has_the_frames_its_header_counts() {
-        let record = |epoch| StackRecord {
-            header: Header { kind: Header::STACK, site: 0, cpu: 0, epoch },
+        let mut record = StackRecord {
+            header: Header { kind: Header::STACK, site: 0, cpu: 0, epoch: 2 },
             hash: 11,
-            frames: [21, 22, 23],
+            frames: [99; MAX_DEPTH],
         };
+        record.frames[..2].copy_from_slice(&[21, 22]);
         let want = Event::Stack { id: StackId(11), pcs: vec![21, 22] };
-        assert_eq!(decode(bytes(&record(2))), Some(want));
-        assert_eq!(decode(bytes(&record(4))), None, "more than the record holds");
+        assert_eq!(decode(bytes(&record)), Some(want));
+        record.header.epoch = MAX_DEPTH as u32 + 1;
+        assert_eq!(decode(bytes(&record)), None, "more than the record holds");
     }
 
     #[test]

@@ -25,16 +25,15 @@ const LOG_BYTES: usize = 1 << 20;
 /// Loads the program for `uprobe_multi` links, over the maps `ebpf` created.
 pub(super) fn load(ebpf: &Ebpf) -> Result<OwnedFd> {
     let function = relocated(ebpf)?;
-    let refused = match load_function(&function, &mut []) {
-        Ok(program) => return Ok(program),
-        Err(error) => refused("the kernel refuses the eBPF program", error),
-    };
-    // Once more, for the log.
-    let mut log = vec![0; LOG_BYTES];
-    let program = load_function(&function, &mut log);
-    let text = String::from_utf8_lossy(&log);
-    log::debug!("verifier log:\n{}", text.trim_end_matches('\0'));
-    program.map_err(|_| refused)
+    load_function(&function, &mut []).or_else(|_| {
+        // Once more, for the verifier's reasons.
+        let mut log = vec![0; LOG_BYTES];
+        load_function(&function, &mut log).map_err(|error| {
+            let text = String::from_utf8_lossy(&log);
+            log::debug!("verifier log:\n{}", text.trim_end_matches('\0'));
+            refused("the kernel refuses the eBPF program", error)
+        })
+    })
 }
 
 /// The program's instructions with the maps' file descriptors in them.
