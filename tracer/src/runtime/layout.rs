@@ -123,9 +123,9 @@ impl Layout {
         Ok(layout)
     }
 
-    /// The measured layout of a release.
-    #[cfg(test)]
-    pub(super) fn measured(go_version: &str) -> Option<Layout> {
+    /// The layout measured for a release, whatever a binary may say; None when it was not
+    /// measured.
+    pub fn measured(go_version: &str) -> Option<Layout> {
         Layout::from_offsets(&Offsets::measured(&GoVersion::parse(go_version)?)?).ok()
     }
 
