@@ -5,6 +5,7 @@
 //! nothing stays behind when heaptap is killed.
 
 mod attach;
+pub mod doctor;
 mod object;
 mod reader;
 mod uprobe_multi;

@@ -66,7 +66,7 @@ impl Program {
 }
 
 /// The kernel from which on a `uprobe_multi` link's process filter covers all threads.
-const MULTI_SINCE: KernelVersion = KernelVersion::new(6, 10, 0);
+pub(super) const MULTI_SINCE: KernelVersion = KernelVersion::new(6, 10, 0);
 
 /// The kernel from which on a program may read its stack at a computed offset (Linux
 /// commit 01f810ace9ed).
