@@ -8,12 +8,12 @@
 use serde::{Deserialize, Serialize};
 
 /// Names one call stack within a capture: the hash the eBPF program computed of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct StackId(pub u64);
 
 /// Names one probe site within a capture: its index in `Plan::sites`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SiteId(pub u16);
 
@@ -133,18 +133,6 @@ pub struct Alloc {
 
 /// `Alloc::slot` when the slot size follows from size and type (`runtime::size_class`).
 pub const UNKNOWN_SLOT: u64 = u64::MAX;
-
-impl Default for StackId {
-    fn default() -> Self {
-        StackId(0)
-    }
-}
-
-impl Default for SiteId {
-    fn default() -> Self {
-        SiteId(0)
-    }
-}
 
 /// What the machine code around a call says about the objects it allocates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -72,28 +72,22 @@ fn header(report: &Report, text: &mut String) {
 
 fn table(report: &Report, options: &TableOptions, text: &mut String) {
     let rows = rows(&report.sites, options.grouping, options.sort);
-    let shown = options.limit.unwrap_or(rows.len()).min(rows.len());
-    let total = match options.sort {
-        Measure::Bytes => report.totals.alloc_bytes,
-        Measure::Objects => report.totals.alloc_objects,
-        Measure::Requested => rows.iter().fold(0, |sum: u64, row| sum.saturating_add(row.requested)),
-    };
+    let (shown, rest) = rows.split_at(options.limit.unwrap_or(rows.len()).min(rows.len()));
+    let total = options.sort.total(&report.totals);
     let mut lines: Vec<[String; COLUMNS]> = vec![heading(options.sort)];
-    let mut sum = 0;
-    for row in rows.iter().take(shown) {
-        sum += row.measure(options.sort);
+    let mut sum: u64 = 0;
+    for row in shown {
+        sum = sum.saturating_add(row.measure(options.sort));
         lines.push(cells(row, options.sort, sum, total));
     }
     align(&lines, text);
-    if shown < rows.len() {
-        let rest = rows.len() - shown;
-        let left = total.saturating_sub(sum);
-        let left = if options.sort == Measure::Objects {
-            format!("{} objects", format_count(left))
-        } else {
-            format_bytes(left)
+    if !rest.is_empty() {
+        let left = rest.iter().fold(0, |sum: u64, row| sum.saturating_add(row.measure(options.sort)));
+        let left = match options.sort {
+            Measure::Objects => format!("{} objects", format_count(left)),
+            Measure::Bytes | Measure::Requested => format_bytes(left),
         };
-        line(text, &format!("({} more rows with {left})", format_count(rest as u64)));
+        line(text, &format!("and {} more, of {left} together", format_count(rest.len() as u64)));
     }
 }
 

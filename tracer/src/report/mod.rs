@@ -87,6 +87,8 @@ pub struct Totals {
     pub alloc_objects: u64,
     /// By size class.
     pub alloc_bytes: u64,
+    /// As asked for.
+    pub requested_bytes: u64,
     /// `None`: objects are not tracked after their allocation.
     pub live_objects: Option<u64>,
     pub live_bytes: Option<u64>,
@@ -120,6 +122,15 @@ impl Measure {
             Measure::Requested => site.requested_bytes,
         }
     }
+
+    /// Of the whole capture.
+    pub fn total(self, totals: &Totals) -> u64 {
+        match self {
+            Measure::Bytes => totals.alloc_bytes,
+            Measure::Objects => totals.alloc_objects,
+            Measure::Requested => totals.requested_bytes,
+        }
+    }
 }
 
 impl Report {
@@ -148,7 +159,12 @@ impl Report {
                 notes: Vec::new(),
             },
             target: target(start.target),
-            totals: Totals { alloc_objects: sums.objects, alloc_bytes: sums.bytes, ..Totals::default() },
+            totals: Totals {
+                alloc_objects: sums.objects,
+                alloc_bytes: sums.bytes,
+                requested_bytes: sums.requested,
+                ..Totals::default()
+            },
             sites,
             gc,
             findings: [],

@@ -86,21 +86,22 @@ fn coverage(state: &State, coverage: Option<Coverage>) -> Option<String> {
 }
 
 fn uncertain(state: &State, sums: &Sums) -> Vec<String> {
-    let mut notes = Vec::new();
-    let mut note = |count: u64, text: &str| {
-        if count > 0 {
-            notes.push(format!("{} {text}", format_count(count)));
-        }
-    };
-    note(
-        sums.sized_by_class,
-        "objects have a requested size known only by size class: requested_bytes holds their slots' bytes",
-    );
-    note(sums.unsized_objects, "objects have no known size: they count as objects, not as bytes");
-    note(sums.untyped_objects, "objects are of a type that could not be read");
-    note(sums.unknown_addresses, "return addresses have no symbol and are shown as numbers");
-    if state.lost.values().all(|lost| lost.1 == 0) {
-        note(sums.stackless_objects, "objects have a stack that is not in the capture");
-    }
-    notes
+    let stack_loss_is_known = state.lost.values().any(|lost| lost.1 > 0);
+    [
+        (
+            sums.sized_by_class,
+            "objects whose requested size is known by size class only (requested_bytes holds the slot's)",
+        ),
+        (sums.unsized_objects, "objects of unknown size (they count as objects, not as bytes)"),
+        (sums.untyped_objects, "objects of a type that could not be read"),
+        (sums.unknown_addresses, "return addresses without a symbol (shown as numbers)"),
+        (
+            if stack_loss_is_known { 0 } else { sums.stackless_objects },
+            "objects whose stack is not in the capture",
+        ),
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, what)| format!("{what}: {}", format_count(count)))
+    .collect()
 }

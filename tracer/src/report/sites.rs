@@ -50,6 +50,7 @@ pub struct Frame {
 pub(super) struct Sums {
     pub(super) objects: u64,
     pub(super) bytes: u64,
+    pub(super) requested: u64,
     /// Between the readings of the runtime's counters.
     pub(super) counted_objects: u64,
     pub(super) counted_bytes: u64,
@@ -158,6 +159,7 @@ impl Sums {
     fn add(&mut self, resolved: &Resolved, call: &Call, all: &Tally, amount: Amount) {
         self.objects += amount.objects;
         self.bytes = self.bytes.wrapping_add(amount.bytes);
+        self.requested = self.requested.wrapping_add(amount.requested);
         if resolved.size.is_none() {
             let slotless = call.unslotted == Some(0);
             self.sized_by_class += if slotless { 0 } else { all.unsized_objects };

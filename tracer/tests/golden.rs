@@ -1,0 +1,262 @@
+//! One capture, through the file format, as every kind of report.
+//!
+//! `UPDATE_EXPECT=1 cargo test -p tracer --test golden` re-blesses `tests/golden/`.
+
+use std::io::Read;
+
+use expect_test::expect_file;
+use regex::Regex;
+use tracer::capture::{Reader, Writer};
+use tracer::event::*;
+use tracer::export::{folded, json, pprof, text};
+use tracer::model::State;
+use tracer::report::{Grouping, Measure, Report};
+use tracer::source::Replay;
+
+const SECOND: u64 = 1_000_000_000;
+const START: u64 = 5_000 * SECOND;
+
+/// Where the program's functions lie, and what stands at each return address.
+const SYMBOLS: &[(u64, &[(&str, &str, u32, bool)])] = &[
+    (0x40_1000, &[("runtime.makeslice", "/go/src/runtime/slice.go", 117, false)]),
+    (0x40_1100, &[("runtime.newobject", "/go/src/runtime/malloc.go", 2156, false)]),
+    (0x40_1200, &[("runtime.growslice", "/go/src/runtime/slice.go", 265, false)]),
+    (
+        0x40_1300,
+        &[
+            ("runtime.rawstring", "/go/src/runtime/string.go", 325, true),
+            ("runtime.rawstringtmp", "/go/src/runtime/string.go", 175, true),
+            ("runtime.concatstrings", "/go/src/runtime/string.go", 50, false),
+        ],
+    ),
+    (0x40_1310, &[("runtime.concatstring2", "/go/src/runtime/string.go", 60, false)]),
+    (0x40_1400, &[("runtime.malg", "/go/src/runtime/proc.go", 5000, false)]),
+    (0x40_1410, &[("runtime.newproc1", "/go/src/runtime/proc.go", 5100, false)]),
+    (0x40_1420, &[("runtime.newproc.func1", "/go/src/runtime/proc.go", 5070, false)]),
+    (0x40_1430, &[("runtime.systemstack", "/go/src/runtime/asm_amd64.s", 509, false)]),
+    (0x40_1440, &[("runtime.newproc", "/go/src/runtime/proc.go", 5068, false)]),
+    (0x40_1f00, &[("runtime.main", "/go/src/runtime/proc.go", 290, false)]),
+    (0x40_1ff0, &[("runtime.goexit", "/go/src/runtime/asm_amd64.s", 1771, false)]),
+    (
+        0x48_0100,
+        &[("main.newNode", "/app/tree.go", 12, true), ("main.(*Tree).Insert", "/app/tree.go", 30, false)],
+    ),
+    (0x48_0180, &[("main.(*Tree).Insert", "/app/tree.go", 34, false)]),
+    (0x48_0200, &[("main.читать", "/app/чтение.go", 8, false)]),
+    (0x48_0300, &[("main.Map[go.shape.struct { A int; B int }]", "/app/generic.go", 21, false)]),
+    (0x48_0400, &[("main.serve", "/app/main.go", 40, false)]),
+    (0x48_0480, &[("main.serve", "/app/main.go", 44, false)]),
+    (0x48_0500, &[("main.main", "/app/main.go", 71, false)]),
+];
+
+const NODE: u64 = 0x4a_0000;
+const BYTE: u64 = 0x4a_0100;
+const CLOSURE: u64 = 0x4a_0200;
+const G: u64 = 0x4a_0300;
+const TAIL: [u64; 3] = [0x48_0500, 0x40_1f00, 0x40_1ff0];
+
+/// (type, size, slot, innermost frames, objects); slots as an exact capture sees them.
+const CALLS: &[(u64, u64, u64, &[u64], u64)] = &[
+    (NODE, 40, 48, &[0x40_1100, 0x48_0100], 900),
+    // The same line, called from elsewhere.
+    (NODE, 40, 48, &[0x40_1100, 0x48_0100, 0x48_0180], 100),
+    (NODE, 640, UNKNOWN_SLOT, &[0x40_1000, 0x48_0180], 10),
+    (BYTE, 4096, 4096, &[0x40_1000, 0x48_0200], 12),
+    (BYTE, 100, 112, &[0x40_1200, 0x48_0300], 50),
+    (0, 11, 16, &[0x40_1300, 0x40_1310, 0x48_0400], 200),
+    (0, 11, 0, &[0x40_1300, 0x40_1310, 0x48_0400], 100),
+    // Go 1.27: a leaf called directly, its size and type decoded from the call.
+    (0, 0, 24, &[0x48_0480], 70),
+    (G, 440, 448, &[0x40_1400, 0x40_1410, 0x40_1420, 0x40_1430, 0x40_1440, 0x48_0480], 3),
+    // In a library that is not symbolised.
+    (0xbad, 64, 64, &[0x7f00_0000_1234], 1),
+];
+
+fn start() -> Event {
+    let map =
+        Mapping { start: 0x40_0000, end: 0x49_0000, offset: 0, executable: true, path: "/app/server".into() };
+    Event::Start(Start {
+        heaptap_version: "0.1.0".into(),
+        time_ns: START,
+        unix_ns: 1_767_225_600 * SECOND,
+        mode: "exact".into(),
+        target: Target {
+            pid: 4711,
+            exe: "/app/server".into(),
+            build_id: Some("9f86d081884c7d65".into()),
+            go_version: "go1.26.6".into(),
+            arch: "amd64".into(),
+            malloc_headers: true,
+            maps: vec![map],
+            ..Target::default()
+        },
+    })
+}
+
+fn definitions() -> Vec<Event> {
+    let mut events: Vec<Event> = SYMBOLS
+        .iter()
+        .map(|(pc, frames)| Event::Symbol {
+            pc: *pc,
+            frames: frames
+                .iter()
+                .map(|&(function, file, line, inlined)| Frame {
+                    function: function.into(),
+                    file: file.into(),
+                    line,
+                    inlined,
+                })
+                .collect(),
+        })
+        .collect();
+    for (addr, name, size, ptr_bytes) in [
+        (NODE, "main.Node", 40, 24),
+        (BYTE, "uint8", 1, 0),
+        (CLOSURE, "struct { F uintptr; X0 *main.Tree }", 16, 16),
+        (G, "runtime.g", 440, 400),
+    ] {
+        let info = TypeInfo { name: name.into(), size, ptr_bytes, ..TypeInfo::default() };
+        events.push(Event::Type { addr, info });
+    }
+    events.push(Event::Inferred(Inferred {
+        site: SiteId(0),
+        stack: StackId(7),
+        type_addr: Some(CLOSURE),
+        size: Some(24),
+    }));
+    events
+}
+
+fn allocations() -> Vec<Event> {
+    let mut events = Vec::new();
+    let mut time_ns = START + SECOND / 2;
+    for (i, (type_addr, size, slot, inner, objects)) in CALLS.iter().enumerate() {
+        let stack = StackId(i as u64);
+        events.push(Event::Stack { id: stack, pcs: inner.iter().chain(&TAIL).copied().collect() });
+        for n in 0..*objects {
+            time_ns += 1_000_000;
+            events.push(Event::Alloc(Alloc {
+                time_ns,
+                ptr: 0xc0_0000_0000 + 64 * n,
+                size: *size,
+                slot: *slot,
+                type_addr: *type_addr,
+                stack,
+                goid: 1 + n % 3,
+                site: SiteId(0),
+                epoch: u32::from(i > 4),
+                cpu: (n % 2) as u32,
+            }));
+        }
+        if i == 4 {
+            events.push(Event::GcEpoch { epoch: 1, time_ns });
+        }
+    }
+    events
+}
+
+fn counters(time_ns: u64, objects: u64, bytes: u64) -> Event {
+    Event::Counters(Counters { begin_ns: time_ns, end_ns: time_ns + 1000, objects, bytes })
+}
+
+fn capture() -> Vec<u8> {
+    let objects: u64 = CALLS.iter().map(|call| call.4).sum();
+    let sites = vec![SiteInfo { function: "runtime.mallocgc".into(), offset: 0xda }];
+    let mut events = vec![start(), Event::Sites(sites), counters(START + SECOND / 4, 1000, 64000)];
+    events.extend(definitions());
+    events.extend(allocations());
+    events.push(Event::Lost { cpu: 1, events: 2, stacks: 0 });
+    events.push(counters(START + 9 * SECOND, 1000 + objects + 2, 64000 + 116_128));
+    events.push(Event::Note("the type at one site was decoded from the machine code".into()));
+    events.push(Event::End(End { time_ns: START + 10 * SECOND, reason: EndReason::Interrupted }));
+    let mut writer = Writer::new(Vec::new(), "memory").unwrap();
+    for chunk in events.chunks(500) {
+        chunk.iter().for_each(|event| writer.write(event).unwrap());
+        writer.flush().unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+fn report(file: &[u8]) -> Report {
+    let mut state = State::default();
+    for event in Replay::new(Reader::new(file, "memory").unwrap()) {
+        state.apply(&event.unwrap());
+    }
+    Report::build(&state)
+}
+
+fn printed(write: impl Fn(&mut Vec<u8>) -> tracer::base::Result<()>) -> String {
+    let mut out = Vec::new();
+    write(&mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn text() {
+    let mut report = report(&capture());
+    let options = text::TableOptions::default();
+    expect_file!["golden/report.txt"].assert_eq(&printed(|out| text::write(&report, &options, out)));
+
+    let options = text::TableOptions { sort: Measure::Objects, grouping: Grouping::Line, limit: Some(3) };
+    expect_file!["golden/lines.txt"].assert_eq(&printed(|out| text::write(&report, &options, out)));
+
+    report.retain(&Regex::new("Tree").unwrap());
+    let options = text::TableOptions { sort: Measure::Requested, ..Default::default() };
+    expect_file!["golden/filtered.txt"].assert_eq(&printed(|out| text::write(&report, &options, out)));
+}
+
+#[test]
+fn json() {
+    expect_file!["golden/report.json"].assert_eq(&printed(|out| json::write(&report(&capture()), out)));
+}
+
+#[test]
+fn folded() {
+    let report = report(&capture());
+    expect_file!["golden/report.folded"]
+        .assert_eq(&printed(|out| folded::write(&report, Measure::Bytes, out)));
+}
+
+#[test]
+fn the_same_capture_gives_the_same_bytes() {
+    let file = capture();
+    for write in [
+        |report: &Report, out: &mut Vec<u8>| json::write(report, out),
+        |report: &Report, out: &mut Vec<u8>| pprof::write(report, out),
+    ] {
+        let mut outs = [Vec::new(), Vec::new()];
+        for out in &mut outs {
+            write(&report(&file), out).unwrap();
+        }
+        assert_eq!(outs[0], outs[1]);
+    }
+}
+
+#[test]
+fn pprof_is_gzip_with_the_names_inside() {
+    let mut out = Vec::new();
+    pprof::write(&report(&capture()), &mut out).unwrap();
+    let mut profile = Vec::new();
+    flate2::read::GzDecoder::new(out.as_slice()).read_to_end(&mut profile).unwrap();
+    for name in [
+        "alloc_objects",
+        "inuse_space",
+        "main.(*Tree).Insert",
+        "/app/tree.go",
+        "main.Node",
+        "9f86d081884c7d65",
+    ] {
+        assert!(profile.windows(name.len()).any(|w| w == name.as_bytes()), "{name}");
+    }
+}
+
+#[test]
+fn a_killed_recorder_leaves_a_report_that_says_so() {
+    let file = capture();
+    let report = report(&file[..file.len() - 100]);
+    let notes = report.capture.notes.join("\n");
+    assert!(notes.contains("ends inside a frame"), "{notes}");
+    assert!(notes.contains("capture is incomplete: it has no end"), "{notes}");
+    assert!(report.capture.coverage.is_none());
+    assert!(report.totals.alloc_objects > 900);
+}
