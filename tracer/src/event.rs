@@ -82,9 +82,6 @@ pub struct Target {
     pub stripped: bool,
     pub pie: bool,
     pub cgo: bool,
-    /// Objects with pointers over 512 bytes carry an 8-byte header within their slot
-    /// (Go 1.22 and later): what slot sizes of older captures are worked out with.
-    pub malloc_headers: bool,
     /// Run-time address minus link-time address of the executable.
     pub load_bias: u64,
     pub maps: Vec<Mapping>,
@@ -120,7 +117,8 @@ pub struct Alloc {
     /// Bytes asked for; 0 when the trap could not read it (see [`Event::Inferred`]).
     pub size: u64,
     /// Bytes of heap taken: the size class, or 0 for a tiny object that fitted an
-    /// existing block. `UNKNOWN_SLOT` when neither the trap nor the site tells.
+    /// existing block. A live source says `UNKNOWN_SLOT` where the trap could not read it;
+    /// the session completes it from size and type, unless these are unknown too.
     pub slot: u64,
     /// The element type's `*_type`; 0 when untyped, or unknown at this site.
     pub type_addr: u64,
@@ -131,7 +129,7 @@ pub struct Alloc {
     pub cpu: u32,
 }
 
-/// `Alloc::slot` when the slot size follows from size and type (`runtime::size_class`).
+/// `Alloc::slot` when the slot size is not known.
 pub const UNKNOWN_SLOT: u64 = u64::MAX;
 
 /// What the machine code around a call says about the objects it allocates.

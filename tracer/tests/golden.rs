@@ -2,6 +2,8 @@
 //!
 //! `UPDATE_EXPECT=1 cargo test -p tracer --test golden` re-blesses `tests/golden/`.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::Read;
 
 use expect_test::expect_file;
@@ -16,8 +18,11 @@ use tracer::source::Replay;
 const SECOND: u64 = 1_000_000_000;
 const START: u64 = 5_000 * SECOND;
 
-/// Where the program's functions lie, and what stands at each return address.
-const SYMBOLS: &[(u64, &[(&str, &str, u32, bool)])] = &[
+/// Function, file, line, and whether it is inlined into the next.
+type SourceFrame = (&'static str, &'static str, u32, bool);
+
+/// What stands at each return address.
+const SYMBOLS: &[(u64, &[SourceFrame])] = &[
     (0x40_1000, &[("runtime.makeslice", "/go/src/runtime/slice.go", 117, false)]),
     (0x40_1100, &[("runtime.newobject", "/go/src/runtime/malloc.go", 2156, false)]),
     (0x40_1200, &[("runtime.growslice", "/go/src/runtime/slice.go", 265, false)]),
@@ -60,7 +65,7 @@ const CALLS: &[(u64, u64, u64, &[u64], u64)] = &[
     (NODE, 40, 48, &[0x40_1100, 0x48_0100], 900),
     // The same line, called from elsewhere.
     (NODE, 40, 48, &[0x40_1100, 0x48_0100, 0x48_0180], 100),
-    (NODE, 640, UNKNOWN_SLOT, &[0x40_1000, 0x48_0180], 10),
+    (NODE, 640, 704, &[0x40_1000, 0x48_0180], 10),
     (BYTE, 4096, 4096, &[0x40_1000, 0x48_0200], 12),
     (BYTE, 100, 112, &[0x40_1200, 0x48_0300], 50),
     (0, 11, 16, &[0x40_1300, 0x40_1310, 0x48_0400], 200),
@@ -69,7 +74,7 @@ const CALLS: &[(u64, u64, u64, &[u64], u64)] = &[
     (0, 0, 24, &[0x48_0480], 70),
     (G, 440, 448, &[0x40_1400, 0x40_1410, 0x40_1420, 0x40_1430, 0x40_1440, 0x48_0480], 3),
     // In a library that is not symbolised.
-    (0xbad, 64, 64, &[0x7f00_0000_1234], 1),
+    (0xbad, 64, UNKNOWN_SLOT, &[0x7f00_0000_1234], 1),
 ];
 
 fn start() -> Event {
@@ -86,7 +91,6 @@ fn start() -> Event {
             build_id: Some("9f86d081884c7d65".into()),
             go_version: "go1.26.6".into(),
             arch: "amd64".into(),
-            malloc_headers: true,
             maps: vec![map],
             ..Target::default()
         },

@@ -3,7 +3,7 @@
 use tracer::event::{Alloc, Event, SiteId, StackId};
 
 /// `count` allocations by 2000 calls, some much busier than others, on four CPUs.
-pub fn allocations(count: u64) -> Vec<Event> {
+pub(crate) fn allocations(count: u64) -> Vec<Event> {
     // xorshift64: any fixed sequence will do.
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = move || {

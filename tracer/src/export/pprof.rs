@@ -248,10 +248,10 @@ impl Builder {
             num_unit: 0,
         };
         let mut label = vec![kind];
-        if let Some(name) = site.type_name.as_deref().filter(|name| !name.is_empty()) {
+        if !site.type_name.is_empty() {
             label.push(proto::Label {
                 key: self.string("type"),
-                str: self.string(name),
+                str: self.string(&site.type_name),
                 num: 0,
                 num_unit: 0,
             });

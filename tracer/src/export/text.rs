@@ -112,11 +112,7 @@ fn cells(row: &Row, sort: Measure, sum: u64, total: u64) -> [String; COLUMNS] {
         share(row.measure(sort)),
         share(sum),
         row.kind.name().into(),
-        cut(&printable(match row.type_name.as_deref() {
-            None => "?",
-            Some("") => "-",
-            Some(name) => name,
-        })),
+        cut(&printable(if row.type_name.is_empty() { "-" } else { &row.type_name })),
         printable(&row.place).into_owned(),
     ]
 }

@@ -15,19 +15,6 @@ pub struct Call {
     /// As in [`Alloc::type_addr`].
     pub type_addr: u64,
     pub site: SiteId,
-    /// `None`: the events told the slot sizes, and [`Tally::slot_bytes`] adds them up.
-    /// `Some`: the slot size follows from this size, which is the one asked for rounded
-    /// up to eight bytes (each size class is a multiple of eight, so the class is the
-    /// same, and the number of calls stays bounded); 0 when it is not known either.
-    pub unslotted: Option<u64>,
-}
-
-impl Call {
-    fn of(alloc: &Alloc) -> Call {
-        let unslotted = (alloc.slot == UNKNOWN_SLOT)
-            .then(|| alloc.size.checked_next_multiple_of(8).unwrap_or(alloc.size));
-        Call { stack: alloc.stack, type_addr: alloc.type_addr, site: alloc.site, unslotted }
-    }
 }
 
 /// Sums over allocations of one call.
@@ -36,23 +23,38 @@ pub struct Tally {
     pub objects: u64,
     /// Bytes asked for, of the objects whose size is known.
     pub requested: u64,
-    /// Bytes of the slots taken, of the objects whose slot size is known.
-    pub slot_bytes: u64,
-    /// Objects whose size is not known, and the slot bytes among `slot_bytes` they took.
+    /// Bytes of the slots taken; where the slot is not known, of the size asked for.
+    pub bytes: u64,
+    /// Objects whose size is not known, and the bytes of the slots they took.
     pub unsized_objects: u64,
-    pub unsized_slot_bytes: u64,
+    pub unsized_bytes: u64,
+    /// Objects whose slot is not known.
+    pub unslotted_objects: u64,
 }
 
 impl Tally {
     fn of(alloc: &Alloc) -> Tally {
-        let slot = if alloc.slot == UNKNOWN_SLOT { 0 } else { alloc.slot };
-        let unsized_object = alloc.size == 0;
+        let unslotted = alloc.slot == UNKNOWN_SLOT;
+        let bytes = if unslotted { alloc.size } else { alloc.slot };
+        let without_size = alloc.size == 0;
         Tally {
             objects: 1,
             requested: alloc.size,
-            slot_bytes: slot,
-            unsized_objects: u64::from(unsized_object),
-            unsized_slot_bytes: if unsized_object { slot } else { 0 },
+            bytes,
+            unsized_objects: u64::from(without_size),
+            unsized_bytes: if without_size { bytes } else { 0 },
+            unslotted_objects: u64::from(unslotted),
+        }
+    }
+
+    fn merge(self, other: Tally, with: fn(u64, u64) -> u64) -> Tally {
+        Tally {
+            objects: with(self.objects, other.objects),
+            requested: with(self.requested, other.requested),
+            bytes: with(self.bytes, other.bytes),
+            unsized_objects: with(self.unsized_objects, other.unsized_objects),
+            unsized_bytes: with(self.unsized_bytes, other.unsized_bytes),
+            unslotted_objects: with(self.unslotted_objects, other.unslotted_objects),
         }
     }
 }
@@ -60,11 +62,7 @@ impl Tally {
 impl AddAssign for Tally {
     /// Sizes come from the target: sums wrap rather than stop the collector.
     fn add_assign(&mut self, other: Tally) {
-        self.objects += other.objects;
-        self.requested = self.requested.wrapping_add(other.requested);
-        self.slot_bytes = self.slot_bytes.wrapping_add(other.slot_bytes);
-        self.unsized_objects += other.unsized_objects;
-        self.unsized_slot_bytes = self.unsized_slot_bytes.wrapping_add(other.unsized_slot_bytes);
+        *self = self.merge(other, u64::wrapping_add);
     }
 }
 
@@ -72,13 +70,7 @@ impl Sub for Tally {
     type Output = Tally;
 
     fn sub(self, other: Tally) -> Tally {
-        Tally {
-            objects: self.objects.wrapping_sub(other.objects),
-            requested: self.requested.wrapping_sub(other.requested),
-            slot_bytes: self.slot_bytes.wrapping_sub(other.slot_bytes),
-            unsized_objects: self.unsized_objects.wrapping_sub(other.unsized_objects),
-            unsized_slot_bytes: self.unsized_slot_bytes.wrapping_sub(other.unsized_slot_bytes),
-        }
+        self.merge(other, u64::wrapping_sub)
     }
 }
 
@@ -120,7 +112,8 @@ impl Calls {
     pub(super) fn add(&mut self, alloc: &Alloc) {
         let tally = Tally::of(alloc);
         let next = self.tallies.len();
-        let index = *self.index.entry(Call::of(alloc)).or_insert(next as u32) as usize;
+        let call = Call { stack: alloc.stack, type_addr: alloc.type_addr, site: alloc.site };
+        let index = *self.index.entry(call).or_insert(next as u32) as usize;
         if index == next {
             self.tallies.push(Tally::default());
         }

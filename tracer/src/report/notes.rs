@@ -92,7 +92,10 @@ fn uncertain(state: &State, sums: &Sums) -> Vec<String> {
             sums.sized_by_class,
             "objects whose requested size is known by size class only (requested_bytes holds the slot's)",
         ),
-        (sums.unsized_objects, "objects of unknown size (they count as objects, not as bytes)"),
+        (
+            sums.unslotted_objects,
+            "objects of unknown size class (the size asked for, if known, counts as bytes)",
+        ),
         (sums.untyped_objects, "objects of a type that could not be read"),
         (sums.unknown_addresses, "return addresses without a symbol (shown as numbers)"),
         (

@@ -15,9 +15,9 @@ use crate::runtime::slot_size;
 pub struct Site {
     /// A hash of frames, type and kind: the same in every capture of the same program.
     pub id: String,
-    /// The element type, as Go prints it; empty for untyped memory, `None` when unknown.
+    /// The element type, as Go prints it; empty for untyped memory, `?` when unknown.
     #[serde(rename = "type")]
-    pub type_name: Option<String>,
+    pub type_name: String,
     pub kind: Kind,
     pub alloc_objects: u64,
     /// By size class.
@@ -56,8 +56,8 @@ pub(super) struct Sums {
     pub(super) counted_bytes: u64,
     /// Objects whose requested size is taken to be their slot's.
     pub(super) sized_by_class: u64,
-    /// Objects that could not be given any size.
-    pub(super) unsized_objects: u64,
+    /// Objects whose size class is unknown.
+    pub(super) unslotted_objects: u64,
     /// Objects whose type is unknown.
     pub(super) untyped_objects: u64,
     /// Return addresses without a symbol.
@@ -70,7 +70,7 @@ pub(super) struct Sums {
 #[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct SiteKey {
     frames: Vec<u32>,
-    type_name: Option<String>,
+    type_name: String,
     kind: Kind,
 }
 
@@ -90,13 +90,13 @@ pub(super) fn build(state: &State) -> (Vec<Site>, Sums) {
     calls.sort_unstable_by_key(|(call, ..)| *call);
     for (call, all, counted) in calls {
         let resolved = Resolved::new(state, &call);
-        let amount = resolved.amount(&call, &all);
-        sums.add(&resolved, &call, &all, amount);
+        let amount = resolved.amount(&all);
+        sums.add(&resolved, &all, amount);
         sums.counted_objects += counted.objects;
-        sums.counted_bytes = sums.counted_bytes.wrapping_add(resolved.amount(&call, &counted).bytes);
+        sums.counted_bytes = sums.counted_bytes.wrapping_add(counted.bytes);
         let stack = stacks.get(call.stack);
         sums.stackless_objects += if stack.lost { all.objects } else { 0 };
-        let kind = stack.kind(resolved.type_name.as_deref().unwrap_or_default());
+        let kind = stack.kind(&resolved.type_name);
         let key = SiteKey { frames: stack.frames.clone(), type_name: resolved.type_name, kind };
         let (sum, _) = sites.entry(key).or_insert_with(|| (Amount::default(), stack.addresses.clone()));
         sum.objects += amount.objects;
@@ -125,7 +125,7 @@ fn site(key: SiteKey, sum: Amount, addresses: &[u64], interned: &[event::Frame])
         })
         .collect();
     Site {
-        id: site_id(&frames, key.type_name.as_deref(), key.kind),
+        id: site_id(&frames, &key.type_name, key.kind),
         type_name: key.type_name,
         kind: key.kind,
         alloc_objects: sum.objects,
@@ -139,7 +139,7 @@ fn site(key: SiteKey, sum: Amount, addresses: &[u64], interned: &[event::Frame])
 
 /// FNV-1a, 64 bit, over what is the same in every run: no addresses, and no file paths
 /// (those depend on where the program was built).
-fn site_id(frames: &[Frame], type_name: Option<&str>, kind: Kind) -> String {
+fn site_id(frames: &[Frame], type_name: &str, kind: Kind) -> String {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     let mut add = |text: &str| {
         for byte in text.bytes().chain([0]) {
@@ -150,32 +150,29 @@ fn site_id(frames: &[Frame], type_name: Option<&str>, kind: Kind) -> String {
         add(&frame.function);
         add(&frame.line.to_string());
     }
-    add(type_name.unwrap_or("?"));
+    add(type_name);
     add(kind.name());
     format!("{hash:016x}")
 }
 
 impl Sums {
-    fn add(&mut self, resolved: &Resolved, call: &Call, all: &Tally, amount: Amount) {
+    fn add(&mut self, resolved: &Resolved, all: &Tally, amount: Amount) {
         self.objects += amount.objects;
         self.bytes = self.bytes.wrapping_add(amount.bytes);
         self.requested = self.requested.wrapping_add(amount.requested);
-        if resolved.size.is_none() {
-            let slotless = call.unslotted == Some(0);
-            self.sized_by_class += if slotless { 0 } else { all.unsized_objects };
-            self.unsized_objects += if slotless { all.objects } else { 0 };
-        }
-        self.untyped_objects += if resolved.type_name.is_none() { all.objects } else { 0 };
+        self.sized_by_class += if resolved.size.is_none() { all.unsized_objects } else { 0 };
+        self.unslotted_objects += all.unslotted_objects;
+        self.untyped_objects += if resolved.type_name == UNKNOWN_TYPE { all.objects } else { 0 };
     }
 }
 
-/// A call with what was learnt about its type and size.
+/// The name of a type that could not be read.
+const UNKNOWN_TYPE: &str = "?";
+
+/// A call's type and size, with what was learnt from the calling code.
 struct Resolved {
-    /// `None`: unknown; empty: untyped memory.
-    type_name: Option<String>,
-    pointerful: bool,
-    malloc_headers: bool,
-    /// The constant size the calling code asks for, where the trap could not read it.
+    type_name: String,
+    /// The constant the calling code asks for, where the trap could not read the size.
     size: Option<u64>,
 }
 
@@ -186,39 +183,20 @@ impl Resolved {
             (0, Some(inferred)) => inferred.type_addr,
             (addr, _) => Some(addr),
         };
-        let info = addr.and_then(|addr| state.types.get(&addr));
-        let type_name = match (addr, info) {
-            (Some(0), _) => Some(String::new()),
-            (_, info) => info.map(|info| info.name.clone()),
+        let type_name = match addr {
+            Some(0) => "",
+            Some(addr) => state.types.get(&addr).map_or(UNKNOWN_TYPE, |info| &info.name),
+            None => UNKNOWN_TYPE,
         };
-        Resolved {
-            type_name,
-            // Most types hold pointers; a missing one matters to sizes over 512 only.
-            pointerful: info.map_or(addr != Some(0), |info| info.ptr_bytes > 0),
-            malloc_headers: state.start.as_ref().is_some_and(|s| s.target.malloc_headers),
-            size: inferred.and_then(|i| i.size).filter(|&size| size > 0),
-        }
+        Resolved { type_name: type_name.into(), size: inferred.and_then(|i| i.size).filter(|&size| size > 0) }
     }
 
-    fn amount(&self, call: &Call, tally: &Tally) -> Amount {
-        let unslotted = match call.unslotted {
-            None => 0,
-            Some(0) => self.size.map_or(0, |size| self.slot(size)),
-            Some(size) => self.slot(size),
-        };
-        let unsized_requested = match self.size {
+    fn amount(&self, tally: &Tally) -> Amount {
+        let learnt = match self.size {
             Some(size) => size.wrapping_mul(tally.unsized_objects),
-            None => tally.unsized_slot_bytes,
+            None => tally.unsized_bytes,
         };
-        Amount {
-            objects: tally.objects,
-            bytes: tally.slot_bytes.wrapping_add(unslotted.wrapping_mul(tally.objects)),
-            requested: tally.requested.wrapping_add(unsized_requested),
-        }
-    }
-
-    fn slot(&self, size: u64) -> u64 {
-        slot_size(size, self.pointerful, self.malloc_headers)
+        Amount { objects: tally.objects, bytes: tally.bytes, requested: tally.requested.wrapping_add(learnt) }
     }
 }
 

@@ -21,7 +21,7 @@ pub struct Row {
     pub bytes: u64,
     pub requested: u64,
     pub kind: Kind,
-    pub type_name: Option<String>,
+    pub type_name: String,
     /// `main.handle`, by line with ` handler.go:17`.
     pub place: String,
 }
@@ -38,18 +38,17 @@ impl Row {
 
 /// The rows of `sites`, most of `measure` first.
 pub fn rows(sites: &[Site], grouping: Grouping, measure: Measure) -> Vec<Row> {
-    let mut groups: BTreeMap<(String, Option<&str>, Kind), Row> = BTreeMap::new();
+    let mut groups: BTreeMap<(String, &str, Kind), Row> = BTreeMap::new();
     for site in sites {
         let place = place(site, grouping);
-        let row =
-            groups.entry((place.clone(), site.type_name.as_deref(), site.kind)).or_insert_with(|| Row {
-                objects: 0,
-                bytes: 0,
-                requested: 0,
-                kind: site.kind,
-                type_name: site.type_name.clone(),
-                place,
-            });
+        let row = groups.entry((place.clone(), site.type_name.as_str(), site.kind)).or_insert_with(|| Row {
+            objects: 0,
+            bytes: 0,
+            requested: 0,
+            kind: site.kind,
+            type_name: site.type_name.clone(),
+            place,
+        });
         row.objects += site.alloc_objects;
         row.bytes = row.bytes.saturating_add(site.alloc_bytes);
         row.requested = row.requested.saturating_add(site.requested_bytes);

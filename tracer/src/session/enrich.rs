@@ -78,6 +78,7 @@ impl<'a> Enricher<'a> {
     fn explain_alloc(&mut self, alloc: &mut Alloc, out: &mut Vec<Event>) {
         let pointerful = self.explain_type(alloc.type_addr, out);
         if alloc.slot == UNKNOWN_SLOT
+            && alloc.size > 0
             && let Some(pointerful) = pointerful
         {
             alloc.slot = slot_size(alloc.size, pointerful, self.layout.malloc_headers);

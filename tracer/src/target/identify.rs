@@ -52,8 +52,6 @@ pub fn identify(pid: i32, assume_go: Option<&str>) -> Result<Identity> {
         stripped: binary.is_stripped(),
         pie: binary.is_pie(),
         cgo: binary.uses_cgo(),
-        // The runtime's layout tells (`Layout::malloc_headers`).
-        malloc_headers: false,
         load_bias,
         maps,
     };
