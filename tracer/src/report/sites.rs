@@ -8,7 +8,6 @@ use serde::Serialize;
 use super::kind::{Kind, classify, is_runtime};
 use crate::event::{self, StackId};
 use crate::model::{Call, State, Tally};
-use crate::runtime::slot_size;
 
 /// Allocations of one type, by one kind of expression, from one stack.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 use super::enrich::Enricher;
 use crate::base::{Error, Result};
 use crate::capture::Writer;
-use crate::event::{End, EndReason, Event, SiteInfo, Start, Target};
+use crate::event::{End, EndReason, Event, SiteInfo, Start};
 use crate::memory::LiveMemory;
 use crate::model::State;
 use crate::plan::ProbePlan;
@@ -168,7 +168,7 @@ impl<'a, W: Write> Recorder<'a, W> {
             state: State::default(),
             explanations: Vec::new(),
         };
-        recorder.put(Event::Start(start_of(target, layout)))?;
+        recorder.put(Event::Start(start_of(target)))?;
         recorder.put(Event::Sites(plan.sites.iter().map(site_info).collect()))?;
         for note in &plan.notes {
             recorder.put(Event::Note(note.clone()))?;
@@ -235,13 +235,13 @@ fn monotonic_ns() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |t| Duration::from(t).as_nanos() as u64)
 }
 
-fn start_of(target: &Identity, layout: &Layout) -> Start {
+fn start_of(target: &Identity) -> Start {
     Start {
         heaptap_version: env!("CARGO_PKG_VERSION").into(),
         time_ns: monotonic_ns(),
         unix_ns: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64),
         mode: "exact".into(),
-        target: Target { malloc_headers: layout.malloc_headers, ..target.target.clone() },
+        target: target.target.clone(),
     }
 }
 
