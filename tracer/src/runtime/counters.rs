@@ -32,6 +32,10 @@ pub struct CounterReader {
 const MAX_PS: u64 = 4096;
 /// Size classes, each with and without pointers (runtime/mheap.go `numSpanClasses`).
 const SPAN_CLASSES: usize = 2 * CLASS_TO_SIZE.len();
+/// An mcache's spans stand at 40 or 48, an mspan is 144 to 168 bytes (Go 1.19 to 1.27);
+/// together with `MAX_PS` these bound what is read.
+const MAX_MCACHE: u64 = 4096;
+const MAX_MSPAN: usize = 512;
 /// `heapStats.stats`: the current one, the previous one, and one being cleared.
 const DELTAS: usize = 3;
 /// Reads tried until one meets no refill of an mcache.
@@ -43,6 +47,11 @@ impl CounterReader {
     /// # Errors
     /// Failed when one of the runtime's variables cannot be found.
     pub fn new(binary: &Binary, layout: &Layout, load_bias: u64) -> Result<CounterReader> {
+        if layout.mcache.alloc > MAX_MCACHE || span_len(layout) > MAX_MSPAN {
+            return Err(Error::failed(
+                "the program's DWARF makes no sense: its mcache or mspan is too large",
+            ));
+        }
         let locate = |global: Global| Ok::<_, Error>(global.locate(binary, layout)?.wrapping_add(load_bias));
         Ok(CounterReader {
             allp: locate(Global::Allp)?,
@@ -102,7 +111,7 @@ impl CounterReader {
         memory.read_many(&mut reads)?;
 
         let spans = self.cached_spans(caches.chunks_exact(mcache_len));
-        let span_len = self.span_len();
+        let span_len = span_len(&self.layout);
         let (mut stats_after, mut sweepgen) = (vec![0; stats_len], [0; 4]);
         let mut contents = vec![0; span_len * spans.len()];
         let mut reads: Vec<(u64, &mut [u8])> =
@@ -144,13 +153,6 @@ impl CounterReader {
         spans
     }
 
-    fn span_len(&self) -> usize {
-        let span = &self.layout.mspan;
-        let last = span.sweepgen.max(span.alloc_count).max(span.alloc_count_before_cache);
-        // The widest of these fields.
-        last as usize + 4
-    }
-
     /// Objects allocated in a span since an mcache took it; None when no mcache holds it
     /// any more, so that they may or may not be counted elsewhere already.
     fn allocated_since_cached(&self, span: &[u8], heap_sweepgen: u32) -> Option<u64> {
@@ -166,6 +168,14 @@ impl CounterReader {
         let before = u16_at(span, fields.alloc_count_before_cache as usize)?;
         Some(u64::from(count.checked_sub(before)?))
     }
+}
+
+/// Bytes at the start of an mspan that hold the fields read.
+fn span_len(layout: &Layout) -> usize {
+    let span = &layout.mspan;
+    let last = span.sweepgen.max(span.alloc_count).max(span.alloc_count_before_cache);
+    // The widest of these fields.
+    last as usize + 4
 }
 
 #[derive(Debug)]
@@ -229,4 +239,80 @@ fn now_ns() -> Result<u64> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
         .map_err(|e| Error::environment("cannot read the monotonic clock").because(e))?;
     Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::FakeMemory;
+
+    const ALLP: u64 = 0x1000;
+    const PS: u64 = 0x2000;
+    const P: u64 = 0x3000;
+    const MCACHE: u64 = 0x4000;
+    const STATS: u64 = 0x1_0000;
+    const SWEEPGEN: u64 = 0x2_0000;
+    const EMPTY: u64 = 0x3_0000;
+    const SPAN: u64 = 0x3_1000;
+
+    fn reader() -> CounterReader {
+        let layout = Layout::measured("go1.27.3").expect("layout");
+        CounterReader { layout, allp: ALLP, heap_stats: STATS, sweepgen: SWEEPGEN }
+    }
+
+    /// One P, 7 tiny objects and one cached span of 48-byte slots in its mcache; in
+    /// `heapStats` one large object of 40960 bytes and two small ones of 8 and 32768.
+    fn process(span_sweepgen: u32) -> FakeMemory {
+        let CounterReader { layout, .. } = reader();
+        let delta = &layout.memstats.delta;
+        let mut memory = FakeMemory::new();
+        memory.write_u64(ALLP, PS).write_u64(ALLP + 8, 1).write_u64(PS, P);
+        memory.write_u64(P + layout.p_mcache, MCACHE);
+        let slots = vec![EMPTY.to_le_bytes(); SPAN_CLASSES].concat();
+        memory.write(MCACHE, &[0; 48]).write(MCACHE + layout.mcache.alloc, &slots);
+        memory.write_u64(MCACHE + layout.mcache.tiny_allocs, 7);
+        // 48 bytes are class 5; the span class of those with pointers is twice that.
+        memory.write_u64(MCACHE + layout.mcache.alloc + 8 * 10, SPAN);
+        memory.write(STATS, &vec![0; delta.size as usize * DELTAS]);
+        memory.write_u64(STATS + delta.large_alloc, 40960);
+        memory.write_u64(STATS + delta.size + delta.large_alloc_count, 1);
+        memory.write_u64(STATS + delta.small_alloc_count + 8, 1);
+        memory.write_u64(STATS + 2 * delta.size + delta.small_alloc_count + 8 * 67, 1);
+        memory.write(SWEEPGEN, &100u32.to_le_bytes());
+        memory.write(SPAN, &[0; 160]).write(SPAN + layout.mspan.sweepgen, &span_sweepgen.to_le_bytes());
+        memory.write(SPAN + layout.mspan.alloc_count, &30u16.to_le_bytes());
+        memory.write(SPAN + layout.mspan.alloc_count_before_cache, &10u16.to_le_bytes());
+        memory
+    }
+
+    fn read(memory: &FakeMemory) -> (u64, u64, usize) {
+        let Noted { value, notes } = reader().read(memory).expect("counters");
+        (value.objects, value.bytes, notes.len())
+    }
+
+    #[test]
+    fn all_places_are_added_up() {
+        let bytes = 40960 + 8 + 32768;
+        // Cached since the last sweep, and before it.
+        assert_eq!(read(&process(103)), (7 + 20 + 3, 20 * 48 + bytes, 0));
+        assert_eq!(read(&process(101)), (7 + 20 + 3, 20 * 48 + bytes, 0));
+        // Given back: its objects are in `heapStats` or are about to be.
+        assert_eq!(read(&process(100)), (7 + 3, bytes, 1));
+    }
+
+    #[test]
+    fn a_program_that_has_not_started_has_allocated_nothing() {
+        let mut memory = process(103);
+        memory.write_u64(ALLP, 0).write_u64(ALLP + 8, 0).write(STATS, &[0; 3504]);
+        assert_eq!(read(&memory), (0, 0, 0));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for (at, value) in [(ALLP + 8, u64::MAX), (ALLP, 8), (PS, 8), (P + 56, 8)] {
+            let mut memory = process(103);
+            memory.write_u64(at, value);
+            assert!(reader().read(&memory).is_err(), "{at:#x}");
+        }
+    }
 }

@@ -248,4 +248,21 @@ mod tests {
             assert!(read_at(&damaged, TYPE).is_err(), "kind {} str {:#x}", damaged.kind, damaged.str);
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_a_type_or_an_error(
+            descriptor in proptest::array::uniform32(0u8..),
+            str in 0u32..0x400,
+            names in proptest::collection::vec(0u8.., 0x200),
+        ) {
+            let layout = Layout::measured("go1.27").expect("layout");
+            let mut memory = FakeMemory::new();
+            memory.write(TYPES, &names).write(TYPE, &[0; 0x200]).write(TYPE, &descriptor);
+            memory.write(TYPE + layout.types.str, &str.to_le_bytes());
+            if let Ok(info) = TypeReader::new(memory, &layout, TYPES..ETYPES).read(TYPE) {
+                assert!(info.name.len() as u64 <= MAX_NAME && info.ptr_bytes <= info.size);
+            }
+        }
+    }
 }
