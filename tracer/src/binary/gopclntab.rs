@@ -206,6 +206,16 @@ impl LineTable {
         frames
     }
 
+    /// How many bytes of its caller's frame, from rsp upwards, the function at `addr` may
+    /// write: stack-assigned arguments and results, and the spill space of arguments in
+    /// registers (`_func.args`, from cmd/compile/internal/abi `ArgWidth`). `None` where
+    /// an assembly function does not say (internal/abi/symtab.go `ArgsSizeUnknown`).
+    pub fn argument_bytes(&self, addr: u64) -> Option<u32> {
+        const ARGS_SIZE_UNKNOWN: u32 = 0x8000_0000;
+        let args = self.func_at(addr)?.args;
+        (args < ARGS_SIZE_UNKNOWN).then_some(args)
+    }
+
     fn file_line(&self, func: &Func, pc: u64) -> Option<(String, u32)> {
         let file = u32::try_from(self.pc_value(func, func.pcfile, pc)?).ok()?;
         let line = u32::try_from(self.pc_value(func, func.pcln, pc)?).ok()?;
@@ -255,6 +265,7 @@ impl LineTable {
         Some(Func {
             entry,
             name_off: field(0)?,
+            args: field(1)?,
             pcfile: field(4)?,
             pcln: field(5)?,
             cu_offset: field(7)?,
@@ -319,6 +330,7 @@ impl LineTable {
 struct Func {
     entry: u64,
     name_off: u32,
+    args: u32,
     pcfile: u32,
     pcln: u32,
     cu_offset: u32,

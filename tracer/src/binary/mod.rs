@@ -211,6 +211,11 @@ impl Binary {
         })
     }
 
+    /// The name of the function whose code holds `addr`.
+    pub fn name_at(&self, addr: u64) -> Option<&str> {
+        self.functions().ok()?.containing(addr).map(|f| f.name)
+    }
+
     /// The function or variable of this name in `.symtab`; `None` when stripped.
     pub fn symbol(&self, name: &str) -> Option<Symbol> {
         let data = self.symbol_data.get_or_init(|| self.elf.symbols(false));

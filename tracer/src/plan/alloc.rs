@@ -21,17 +21,24 @@ pub(super) struct Found {
 /// Names the function a direct call goes to.
 pub(super) type Callee<'a> = dyn Fn(u64) -> Option<&'a str> + 'a;
 
+/// More returns than this complete no object: real functions have one or two.
+const MAX_RETURNS: usize = 8;
+
 /// The sites of an allocation function, or why there are none.
 pub(super) fn sites(flow: &Flow, function: &str, callee: &Callee<'_>) -> Result<Vec<Found>, &'static str> {
     let returns = Returns::of(flow, callee);
     if returns.completing.is_empty() {
         return Err("no return that completes an object was recognised");
     }
-    let candidates: Vec<Candidate> = flow
-        .reachable()
-        .filter(|i| cost_class(i) == CostClass::Emulated)
-        .filter_map(|i| Candidate::at(flow, i, &returns))
-        .collect();
+    if returns.completing.len() > MAX_RETURNS {
+        return Err("it returns in too many ways");
+    }
+    let mut candidates = Vec::new();
+    flow.visit(|i, state| {
+        if cost_class(i) == CostClass::Emulated {
+            candidates.extend(Candidate::at(flow, i.ip(), state, &returns));
+        }
+    });
     let chosen = cover(&candidates, returns.completing.len())
         .ok_or("no instruction the kernel emulates lies on every path of a completed object")?;
     Ok(chosen.into_iter().map(|c| c.found(flow, function, &returns, callee)).collect())
@@ -40,11 +47,15 @@ pub(super) fn sites(flow: &Flow, function: &str, callee: &Callee<'_>) -> Result<
 /// The first emulated instruction that every call runs exactly once, for functions that
 /// are probed only to learn that they run.
 pub(super) fn passage(flow: &Flow) -> Option<u64> {
-    let returns: Vec<u64> = flow.reachable().filter(|i| is_return(i)).map(Instruction::ip).collect();
-    let mut emulated = flow.reachable().filter(|i| cost_class(i) == CostClass::Emulated).map(Instruction::ip);
-    emulated.find(|p| {
-        frame_is_built(flow, *p) && !flow.reaches(*p, *p) && returns.iter().all(|r| flow.dominates(*p, *r))
-    })
+    let ends: Vec<u64> = flow.reachable().filter(|i| flow.leaves(i)).map(Instruction::ip).collect();
+    let mut framed = Vec::new();
+    flow.visit(|i, state| {
+        if cost_class(i) == CostClass::Emulated && has_frame(state) {
+            framed.push(i.ip());
+        }
+    });
+    let passed_once = |p: &u64| !flow.reaches(*p, *p) && ends.iter().all(|end| flow.dominates(*p, *end));
+    framed.into_iter().find(|p| !ends.is_empty() && passed_once(p))
 }
 
 /// What a trap on this instruction costs on x86-64 (arch/x86/kernel/uprobes.c
@@ -54,17 +65,13 @@ pub(super) fn cost_class(i: &Instruction) -> CostClass {
     let emulated = match i.flow_control() {
         FlowControl::ConditionalBranch => i.is_jcc_short_or_near(),
         FlowControl::UnconditionalBranch => i.is_jmp_short_or_near(),
-        FlowControl::Call => true,
+        FlowControl::Call => i.is_call_near(),
         _ => i.mnemonic() == Mnemonic::Push && i.op0_register().is_gpr64(),
     };
     if emulated { CostClass::Emulated } else { CostClass::SingleStepped }
 }
 
-fn is_return(i: &Instruction) -> bool {
-    i.flow_control() == FlowControl::Return
-}
-
-/// The returns of a function, told apart by what they return.
+/// The ways control leaves a function, told apart by what is returned.
 struct Returns {
     /// Address of the return and the pointer it returns.
     completing: Vec<(u64, Value)>,
@@ -74,13 +81,15 @@ struct Returns {
 impl Returns {
     fn of(flow: &Flow, callee: &Callee<'_>) -> Returns {
         let mut returns = Returns { completing: Vec::new(), other: Vec::new() };
-        for i in flow.reachable().filter(|i| is_return(i)) {
-            let value = flow.before(i.ip()).map(|s| s.reg(RAX));
-            match value {
-                Some(value) if completes(flow, value, callee) => returns.completing.push((i.ip(), value)),
-                _ => returns.other.push(i.ip()),
+        flow.visit(|i, state| {
+            let value = state.reg(RAX);
+            // A jump to another function returns what that one returns.
+            if flow.leaves(i) && i.flow_control() == FlowControl::Return && completes(flow, value, callee) {
+                returns.completing.push((i.ip(), value));
+            } else if flow.leaves(i) {
+                returns.other.push(i.ip());
             }
-        }
+        });
         returns
     }
 }
@@ -101,8 +110,7 @@ fn completes(flow: &Flow, value: Value, callee: &Callee<'_>) -> bool {
 }
 
 fn called(flow: &Flow, call: u64) -> Option<u64> {
-    let i = flow.instruction(call)?;
-    (i.flow_control() == FlowControl::Call).then(|| i.near_branch_target())
+    flow.instruction(call).filter(|i| i.is_call_near()).map(Instruction::near_branch_target)
 }
 
 /// An instruction that could be probed, and the completing returns it stands for.
@@ -116,31 +124,19 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn at(flow: &Flow, i: &Instruction, returns: &Returns) -> Option<Candidate> {
-        let address = i.ip();
-        if flow.reaches(address, address) || returns.other.iter().any(|r| flow.reaches(address, *r)) {
+    fn at(flow: &Flow, address: u64, state: &State, returns: &Returns) -> Option<Candidate> {
+        if !has_frame(state) {
             return None;
         }
-        let mut covers = Vec::new();
-        for (n, (r, _)) in returns.completing.iter().enumerate() {
-            if flow.dominates(address, *r) {
-                covers.push(n);
-            } else if flow.reaches(address, *r) {
-                return None;
-            }
-        }
-        let state = flow.before(address)?;
-        if !has_frame(&state) {
-            return None;
-        }
-        let ptr = place(&state, returns.completing.get(*covers.first()?)?.1);
-        let same = covers.iter().all(|n| place(&state, returns.completing[*n].1) == ptr);
+        let covers = covered(flow, address, returns)?;
+        let ptr = place(state, returns.completing[*covers.first()?].1);
+        let same = covers.iter().all(|n| place(state, returns.completing[*n].1) == ptr);
         (same && ptr != Place::None).then(|| Candidate {
             address,
             covers,
             ptr,
-            size: place(&state, Value::Arg(RAX)),
-            type_: place(&state, Value::Arg(RBX)),
+            size: place(state, Value::Arg(RAX)),
+            type_: place(state, Value::Arg(RBX)),
         })
     }
 
@@ -176,24 +172,18 @@ impl Candidate {
 
     /// From Go 1.24 the functions behind `mallocgc` return the slot size beside the pointer.
     fn slot_result(&self, flow: &Flow, returns: &Returns, callee: &Callee<'_>) -> Option<Place> {
-        let calls = |v: Value, want: Reg| -> Option<Vec<u64>> {
-            let mut calls = Vec::new();
-            for origin in flow.origins(v) {
-                match origin {
-                    Value::Result { call, reg } if reg == want => calls.push(call),
-                    _ => return None,
-                }
-            }
-            calls.sort_unstable();
-            Some(calls)
-        };
-        let pointers = calls(returns.completing[self.covers[0]].1, RAX)?;
+        let pointer = returns.completing[self.covers[0]].1;
+        let calls = results(flow, pointer, RAX)?;
         let inner = |call: &u64| called(flow, *call).and_then(callee).is_some_and(leaf::is_inner);
-        if pointers.is_empty() || !pointers.iter().all(inner) {
+        if !calls.iter().all(inner) {
             return None;
         }
         let state = flow.before(self.address)?;
-        (0..16u8).find(|r| calls(state.reg(*r), RBX).as_ref() == Some(&pointers)).map(Place::Reg)
+        let beside = |r: &Reg| {
+            let value = state.reg(*r);
+            meet_together(pointer, value) && results(flow, value, RBX).as_ref() == Some(&calls)
+        };
+        (0..16u8).find(beside).map(Place::Reg)
     }
 
     /// A tiny object that fits its P's current block takes no new slot: its path comes to
@@ -203,6 +193,44 @@ impl Candidate {
             flow.reachable().filter(|i| is_publication(i, callee)).map(Instruction::ip).collect();
         let mut ends = self.covers.iter().map(|n| returns.completing[*n].0);
         !barriers.is_empty() && ends.all(|end| !barriers.iter().any(|b| flow.reaches(*b, end)))
+    }
+}
+
+/// The completing returns that `address` stands for: those it dominates, where it can
+/// lead to no other end and to itself never again.
+fn covered(flow: &Flow, address: u64, returns: &Returns) -> Option<Vec<usize>> {
+    if flow.reaches(address, address) || returns.other.iter().any(|r| flow.reaches(address, *r)) {
+        return None;
+    }
+    let mut covers = Vec::new();
+    for (n, (end, _)) in returns.completing.iter().enumerate() {
+        if flow.dominates(address, *end) {
+            covers.push(n);
+        } else if flow.reaches(address, *end) {
+            return None;
+        }
+    }
+    Some(covers)
+}
+
+/// The calls of which a value is the result in `reg`, if it is nothing else.
+fn results(flow: &Flow, value: Value, reg: Reg) -> Option<Vec<u64>> {
+    let result = |origin: Value| match origin {
+        Value::Result { call, reg: of } if of == reg => Some(call),
+        _ => None,
+    };
+    let mut calls = flow.origins(value)?.into_iter().map(result).collect::<Option<Vec<u64>>>()?;
+    calls.sort_unstable();
+    Some(calls).filter(|calls| !calls.is_empty())
+}
+
+/// Whether two values come from one call, or are merged at one place: then of several
+/// calls they come from the same.
+fn meet_together(a: Value, b: Value) -> bool {
+    match (a, b) {
+        (Value::Phi { at: a, .. }, Value::Phi { at: b, .. }) => a == b,
+        (Value::Result { call: a, .. }, Value::Result { call: b, .. }) => a == b,
+        _ => false,
     }
 }
 
@@ -278,10 +306,6 @@ fn frame_place(state: &State, offset: i64) -> Place {
         (_, Value::Sp(rsp)) => relative(rsp).map_or(Place::None, Place::Stack),
         _ => Place::None,
     }
-}
-
-fn frame_is_built(flow: &Flow, address: u64) -> bool {
-    flow.before(address).is_some_and(|s| has_frame(&s))
 }
 
 /// Whether rbp points at the saved rbp right below the return address, so that a walk of

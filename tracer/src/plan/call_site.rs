@@ -8,8 +8,8 @@
 use std::collections::HashMap;
 
 use super::leaf;
-use crate::binary::Binary;
-use crate::binary::flow::{Flow, RAX, RBX, Reg, Value};
+use crate::binary::flow::{Flow, Program, RAX, RBX, Reg, Value};
+use crate::binary::{Binary, Function};
 
 /// Callers looked at before giving up: the longest real chain is newobject's or
 /// makeslice's, three deep; reflection adds a few.
@@ -21,7 +21,7 @@ const MAX_CACHED: usize = 512;
 /// Answers by return address, for one executable.
 pub struct CallSites<'a> {
     binary: &'a Binary,
-    flows: HashMap<u64, Option<Flow>>,
+    flows: HashMap<u64, Option<Flow<'a>>>,
 }
 
 /// What the callers' code says of an allocation.
@@ -41,53 +41,105 @@ impl<'a> CallSites<'a> {
     /// What was passed to an allocation function with `mallocgc`'s arguments (size in rax,
     /// type in rbx), given its stack as link-time return addresses, innermost first.
     pub fn passed(&mut self, return_addresses: &[u64]) -> Passed {
-        Passed { size: self.argument(return_addresses, RAX), type_addr: self.argument(return_addresses, RBX) }
+        let mut chain = Chain {
+            sites: self,
+            stack: &return_addresses[..return_addresses.len().min(MAX_DEPTH)],
+            known: HashMap::new(),
+        };
+        Passed { size: chain.argument(0, RAX), type_addr: chain.argument(0, RBX) }
     }
 
-    fn argument(&mut self, return_addresses: &[u64], reg: Reg) -> Option<u64> {
-        let mut reg = reg;
-        // Memory reads still to be done once a base is known, outermost last.
-        let mut fields = Vec::new();
-        for pc in return_addresses.iter().take(MAX_DEPTH) {
-            let base = match self.before_call(*pc, reg)? {
-                Value::Arg(up) => {
-                    reg = up;
-                    continue;
-                }
-                Value::Field { arg, disp } => {
-                    fields.push(disp);
-                    reg = arg;
-                    continue;
-                }
-                Value::Const(value) => value,
-                Value::Global(address) => self.binary.read_only_u64(address)?,
-                _ => return None,
-            };
-            return fields.iter().rev().try_fold(base, |base, disp| {
-                self.binary.read_only_u64(base.wrapping_add_signed(i64::from(*disp)))
-            });
-        }
-        None
-    }
-
-    fn before_call(&mut self, return_address: u64, reg: Reg) -> Option<Value> {
+    fn flow(&mut self, function: &Function<'_>) -> Option<&Flow<'a>> {
         let binary = self.binary;
-        let function = binary.functions().ok()?.containing(return_address.checked_sub(1)?)?;
         if self.flows.len() > MAX_CACHED {
             self.flows.clear();
         }
-        let flow =
-            self.flows.entry(function.start).or_insert_with(|| analyse(binary, function.start, function.end));
-        let flow = flow.as_ref()?;
-        let call = flow.call_returning_to(return_address)?.ip();
-        Some(flow.before(call)?.reg(reg))
+        self.flows.entry(function.start).or_insert_with(|| analyse(binary, function)).as_ref()
     }
 }
 
-/// The dataflow of the function linked at `start..end`.
-pub(super) fn analyse(binary: &Binary, start: u64, end: u64) -> Option<Flow> {
-    let code = binary.read(start, usize::try_from(end.checked_sub(start)?).ok()?)?;
-    let functions = binary.functions().ok()?;
-    let no_return = |target: u64| functions.containing(target).is_some_and(|f| leaf::is_no_return(f.name));
-    Flow::analyse(code, start, &no_return)
+/// One stack, and what has been found out on the way up.
+struct Chain<'s, 'a> {
+    sites: &'s mut CallSites<'a>,
+    stack: &'s [u64],
+    known: HashMap<(usize, Reg), Option<u64>>,
+}
+
+impl Chain<'_, '_> {
+    /// What the `depth`-th call of the stack passes in `reg`, when a constant.
+    fn argument(&mut self, depth: usize, reg: Reg) -> Option<u64> {
+        if let Some(known) = self.known.get(&(depth, reg)) {
+            return *known;
+        }
+        let value = self.find(depth, reg);
+        self.known.insert((depth, reg), value);
+        value
+    }
+
+    fn find(&mut self, depth: usize, reg: Reg) -> Option<u64> {
+        let mut values = self.origins(depth, reg)?.into_iter().map(|origin| self.constant(depth, origin));
+        let first = values.next()??;
+        values.all(|value| value == Some(first)).then_some(first)
+    }
+
+    /// The run-time value of what the function that makes the `depth`-th call holds.
+    fn constant(&mut self, depth: usize, value: Value) -> Option<u64> {
+        let binary = self.sites.binary;
+        match value {
+            Value::Const(value) => Some(value),
+            Value::Global { address, .. } => binary.read_only_u64(address),
+            Value::Arg(reg) => self.argument(depth + 1, reg),
+            Value::Field { arg, disp, .. } => {
+                let base = self.argument(depth + 1, arg)?;
+                binary.read_only_u64(base.wrapping_add_signed(i64::from(disp)))
+            }
+            _ => None,
+        }
+    }
+
+    /// What `reg` can hold at the `depth`-th call.
+    fn origins(&mut self, depth: usize, reg: Reg) -> Option<Vec<Value>> {
+        let return_address = *self.stack.get(depth)?;
+        let caller = holding(self.sites.binary, return_address)?;
+        let callee = match depth.checked_sub(1) {
+            None => None,
+            Some(inner) => Some(holding(self.sites.binary, self.stack[inner])?),
+        };
+        let binary = self.sites.binary;
+        let flow = self.sites.flow(&caller)?;
+        let call = flow.call_returning_to(return_address)?;
+        let target = call.is_call_near().then(|| call.near_branch_target());
+        // A function in between that only jumps on may have changed the arguments.
+        let calls_it = match (target, callee) {
+            (Some(target), Some(callee)) => target == callee.start,
+            (Some(target), None) => binary.name_at(target).is_some_and(leaf::is_probed),
+            (None, callee) => callee.is_none() && leaf::is_probed(caller.name),
+        };
+        calls_it.then(|| flow.origins(flow.before(call.ip())?.reg(reg)))?
+    }
+}
+
+/// The function that made the call which returns to this address.
+fn holding(binary: &Binary, return_address: u64) -> Option<Function<'_>> {
+    binary.functions().ok()?.containing(return_address.checked_sub(1)?)
+}
+
+/// The dataflow of a function.
+pub(super) fn analyse<'a>(binary: &'a Binary, function: &Function<'_>) -> Option<Flow<'a>> {
+    let len = usize::try_from(function.end.checked_sub(function.start)?).ok()?;
+    Flow::analyse(binary.read(function.start, len)?, function.start, binary)
+}
+
+impl Program for Binary {
+    fn never_returns(&self, target: u64) -> bool {
+        self.name_at(target).is_some_and(leaf::is_no_return)
+    }
+
+    fn argument_bytes(&self, target: u64) -> Option<u32> {
+        self.line_table()?.argument_bytes(target)
+    }
+
+    fn read_only_u64(&self, address: u64) -> Option<u64> {
+        Binary::read_only_u64(self, address)
+    }
 }

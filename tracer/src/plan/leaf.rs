@@ -27,10 +27,12 @@ pub(super) fn is_off_heap(function: &str) -> bool {
     matches!(function, "runtime.persistentalloc" | "runtime.preMallocgcDebug")
 }
 
-/// Functions that never return to their caller.
+/// Functions that never return to their caller. `panicCheck1` and `panicCheck2` only
+/// panic when called from the wrong place.
 pub(super) fn is_no_return(function: &str) -> bool {
     let Some(name) = function.strip_prefix("runtime.") else { return false };
-    ["throw", "fatal", "gopanic", "panic", "goPanic", "morestack"].iter().any(|p| name.starts_with(p))
+    !name.starts_with("panicCheck")
+        && ["throw", "fatal", "gopanic", "panic", "goPanic", "morestack"].iter().any(|p| name.starts_with(p))
 }
 
 /// The slot size every new slot of this function has, where it serves only one.

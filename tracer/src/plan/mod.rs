@@ -124,10 +124,10 @@ impl ProbePlan {
 
     fn add_allocation_sites(&mut self, binary: &Binary, function: &Function<'_>) {
         let name = function.name;
-        let flow = call_site::analyse(binary, function.start, function.end);
+        let flow = call_site::analyse(binary, function);
         let found = match &flow {
             None => Err("its machine code could not be analysed"),
-            Some(flow) => alloc::sites(flow, name, &|target| name_at(binary, target)),
+            Some(flow) => alloc::sites(flow, name, &|target| binary.name_at(target)),
         };
         match (found, flow) {
             (Ok(found), Some(flow)) => {
@@ -157,7 +157,7 @@ impl Recipe {
 }
 
 fn epoch_site(binary: &Binary, function: &Function<'_>) -> Option<Site> {
-    let flow = call_site::analyse(binary, function.start, function.end)?;
+    let flow = call_site::analyse(binary, function)?;
     let address = alloc::passage(&flow)?;
     site(binary, function, &flow, address, Purpose::GcEpoch)
 }
@@ -185,15 +185,11 @@ fn site(
 fn describe(binary: &Binary, instruction: &Instruction) -> String {
     let mnemonic = format!("{:?}", instruction.mnemonic()).to_lowercase();
     match instruction.flow_control() {
-        FlowControl::Call => match name_at(binary, instruction.near_branch_target()) {
+        FlowControl::Call => match binary.name_at(instruction.near_branch_target()) {
             Some(callee) => format!("{mnemonic} {callee}"),
             None => mnemonic,
         },
         FlowControl::Next => format!("{mnemonic} {:?}", instruction.op0_register()).to_lowercase(),
         _ => mnemonic,
     }
-}
-
-fn name_at(binary: &Binary, address: u64) -> Option<&str> {
-    binary.functions().ok()?.containing(address).map(|f| f.name)
 }
