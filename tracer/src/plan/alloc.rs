@@ -8,7 +8,7 @@
 
 use iced_x86::{FlowControl, Instruction, Mnemonic};
 
-use super::{CostClass, Place, Recipe, leaf};
+use super::{CostClass, Place, Readable, Recipe, leaf};
 use crate::binary::flow::{Flow, Loc, R14, RAX, RBP, RBX, RSP, Reg, State, Value};
 
 /// A site found in a function, before it has a name and a place in the file.
@@ -42,6 +42,17 @@ pub(super) fn sites(flow: &Flow, function: &str, callee: &Callee<'_>) -> Result<
     let chosen = cover(&candidates, returns.completing.len())
         .ok_or("no instruction the kernel emulates lies on every path of a completed object")?;
     Ok(chosen.into_iter().map(|c| c.found(flow, function, &returns, callee)).collect())
+}
+
+/// Every place where an instruction can read what `sites` chooses one of each from.
+pub(super) fn readable(flow: &Flow, address: u64, callee: &Callee<'_>) -> Option<Readable> {
+    let state = flow.before(address)?;
+    let returns = Returns::of(flow, callee);
+    let reached = returns.completing.iter().filter(|(end, _)| flow.reaches(address, *end));
+    let mut pointers = reached.map(|(_, value)| places(&state, *value));
+    let mut ptr = pointers.next()?;
+    pointers.for_each(|others| ptr.retain(|place| others.contains(place)));
+    Some(Readable { ptr, size: places(&state, Value::Arg(RAX)), type_: places(&state, Value::Arg(RBX)) })
 }
 
 /// The first emulated instruction that every call runs exactly once, for functions that
@@ -285,27 +296,30 @@ fn rank(chosen: &[&Candidate]) -> (usize, std::cmp::Reverse<usize>) {
     (least_known, std::cmp::Reverse(chosen.len()))
 }
 
-/// Where a value lies at a site: a register if it can be had, else a stack slot.
+/// Where a value is best read at a site: in a register if it can be had, else in the
+/// frame, else relative to rsp.
 fn place(state: &State, value: Value) -> Place {
-    // Below rsp nothing is safe from signal handlers, and rsp-relative needs rsp known.
-    let readable = |offset: i64| matches!(state.reg(RSP), Value::Sp(rsp) if offset >= rsp);
-    for loc in state.locations(value) {
-        match loc {
-            Loc::Reg(r) if r != RSP && r != RBP && r != R14 => return Place::Reg(r),
-            Loc::Slot(offset) if readable(offset) => return frame_place(state, offset),
-            _ => {}
-        }
-    }
-    Place::None
+    places(state, value).first().copied().unwrap_or(Place::None)
 }
 
-fn frame_place(state: &State, offset: i64) -> Place {
-    let relative = |base: i64| i32::try_from(offset - base).ok();
-    match (state.reg(RBP), state.reg(RSP)) {
-        (Value::Sp(rbp), _) => relative(rbp).map_or(Place::None, Place::Frame),
-        (_, Value::Sp(rsp)) => relative(rsp).map_or(Place::None, Place::Stack),
-        _ => Place::None,
+/// Every place where a value can be read at a site, a stack slot by each base.
+fn places(state: &State, value: Value) -> Vec<Place> {
+    let mut places = Vec::new();
+    for loc in state.locations(value) {
+        match loc {
+            Loc::Reg(r) if !matches!(r, RSP | RBP | R14) => places.push(Place::Reg(r)),
+            Loc::Reg(_) => {}
+            Loc::Slot(offset) => {
+                let relative = |base: Reg| match state.reg(base) {
+                    Value::Sp(at) => i32::try_from(offset - at).ok(),
+                    _ => None,
+                };
+                places.extend(relative(RBP).map(Place::Frame));
+                places.extend(relative(RSP).map(Place::Stack));
+            }
+        }
     }
+    places
 }
 
 /// Whether rbp points at the saved rbp right below the return address, so that a walk of

@@ -156,6 +156,24 @@ impl Recipe {
     }
 }
 
+/// Where an instruction of an allocation function can read each value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readable {
+    pub ptr: Vec<Place>,
+    pub size: Vec<Place>,
+    pub type_: Vec<Place>,
+}
+
+/// Every place where the values of an allocation lie at an instruction, of which the plan
+/// would choose the cheapest; a stack slot is given by each base. `None` when there is no
+/// such function or instruction, or no completed object passes it.
+pub fn readable_at(binary: &Binary, function: &str, offset: u32) -> Option<Readable> {
+    let function = binary.functions().ok()?.by_name(function)?;
+    let flow = call_site::analyse(binary, &function)?;
+    let address = function.start.checked_add(u64::from(offset))?;
+    alloc::readable(&flow, address, &|target| binary.name_at(target))
+}
+
 fn epoch_site(binary: &Binary, function: &Function<'_>) -> Option<Site> {
     let flow = call_site::analyse(binary, function)?;
     let address = alloc::passage(&flow)?;

@@ -90,7 +90,7 @@ impl<'p> Flow<'p> {
                 exits[block] = Some(state);
             }
         }
-        Some(step.escaped())
+        Some(step.seen_to_escape())
     }
 
     /// What holds on entry to a block, given what holds at the ends of others.

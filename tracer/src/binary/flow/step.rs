@@ -23,7 +23,7 @@ impl<'a> Step<'a> {
     }
 
     /// The slots not followed, and those that should not have been.
-    pub(super) fn escaped(&self) -> Escaped {
+    pub(super) fn seen_to_escape(&self) -> Escaped {
         self.found
     }
 
