@@ -1,5 +1,6 @@
 //! Whether this kernel and user can attach, and what to do where they cannot.
 
+use serde::Serialize;
 use std::fs;
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use super::{AttachOptions, GoidOffsets, Method};
 use crate::plan::{CostClass, ProbePlan, Purpose, Site};
 
 /// One thing attaching depends on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// What is looked at, in a few words.
     pub name: &'static str,
@@ -23,7 +24,8 @@ pub struct Check {
 }
 
 /// What a check found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
     Ok,
     /// heaptap works, but slower or with less.
