@@ -24,6 +24,8 @@ pub struct Layout {
     pub memstats: Memstats,
     /// `runtime.mheap`: its `sweepgen`, a u32
     pub mheap_sweepgen: u64,
+    /// `runtime.mheap`: its `allspans`, a slice of `*mspan`
+    pub mheap_allspans: u64,
     /// `runtime.gcControllerState`: its `mappedReady`
     pub gc_controller_mapped_ready: u64,
     /// `runtime.work`: the count of GC cycles, a u32
@@ -55,10 +57,29 @@ pub struct Mcache {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mspan {
+    /// A word, as are the fields here without another size.
+    pub start_addr: u64,
+    pub npages: u64,
+    /// A word or a u16 (`narrow_indices`).
+    pub freeindex: u64,
+    /// A word or a u16 (`narrow_indices`).
+    pub nelems: u64,
+    pub alloc_bits: u64,
+    pub gcmark_bits: u64,
     /// A u32.
     pub sweepgen: u64,
     /// A u16.
     pub alloc_count: u64,
+    /// A u8: the size class, doubled, plus 1 for objects without pointers.
+    pub spanclass: u64,
+    /// A u8.
+    pub state: u64,
+    /// A bool, where there are user arenas (Go 1.20).
+    pub is_user_arena_chunk: Option<u64>,
+    pub elemsize: u64,
+    pub limit: u64,
+    /// Whether `freeindex` and `nelems` are u16 (Go 1.22) instead of words.
+    pub narrow_indices: bool,
     /// A u16.
     pub alloc_count_before_cache: u64,
 }
@@ -146,11 +167,7 @@ impl Layout {
                 tiny_allocs: at("runtime.mcache", "tinyAllocs")?,
                 alloc: at("runtime.mcache", "alloc")?,
             },
-            mspan: Mspan {
-                sweepgen: at("runtime.mspan", "sweepgen")?,
-                alloc_count: at("runtime.mspan", "allocCount")?,
-                alloc_count_before_cache: at("runtime.mspan", "allocCountBeforeCache")?,
-            },
+            mspan: Mspan::from_offsets(&at)?,
             memstats: Memstats {
                 heap_stats: at("runtime.mstats", "heapStats")? + at("runtime.consistentHeapStats", "stats")?,
                 buckhash_sys: at("runtime.mstats", "buckhash_sys")?,
@@ -163,6 +180,7 @@ impl Layout {
                 },
             },
             mheap_sweepgen: at("runtime.mheap", "sweepgen")?,
+            mheap_allspans: at("runtime.mheap", "allspans")?,
             gc_controller_mapped_ready: at("runtime.gcControllerState", "mappedReady")?,
             work_cycles: at("runtime.workType", "cycles")?,
             types: Type {
@@ -175,6 +193,32 @@ impl Layout {
             },
             // The field came with the headers (Go 1.22, runtime/mheap.go).
             malloc_headers: offsets.find(&[("runtime.mspan", "largeType")]).is_some(),
+        })
+    }
+}
+
+impl Mspan {
+    /// `at` gives the offset of a struct's field, or its name when it has none.
+    fn from_offsets(
+        at: &impl Fn(&'static str, &'static str) -> Result<u64, String>,
+    ) -> Result<Mspan, String> {
+        let field = |name| at("runtime.mspan", name);
+        Ok(Mspan {
+            start_addr: field("startAddr")?,
+            npages: field("npages")?,
+            freeindex: field("freeindex")?,
+            nelems: field("nelems")?,
+            alloc_bits: field("allocBits")?,
+            gcmark_bits: field("gcmarkBits")?,
+            sweepgen: field("sweepgen")?,
+            alloc_count: field("allocCount")?,
+            spanclass: field("spanclass")?,
+            state: field("state")?,
+            is_user_arena_chunk: field("isUserArenaChunk").ok(),
+            elemsize: field("elemsize")?,
+            limit: field("limit")?,
+            narrow_indices: field("nelems")?.wrapping_sub(field("freeindex")?) == 2,
+            alloc_count_before_cache: field("allocCountBeforeCache")?,
         })
     }
 }

@@ -5,6 +5,7 @@ mod globals;
 mod layout;
 mod offsets;
 mod size_class;
+mod spans;
 mod types;
 mod version;
 
@@ -12,4 +13,5 @@ pub use counters::CounterReader;
 pub use globals::Global;
 pub use layout::Layout;
 pub use size_class::slot_size;
+pub use spans::{Found, Span, SpanReader};
 pub use types::TypeReader;

@@ -11,7 +11,7 @@ pub(crate) const CLASS_TO_SIZE: [u64; 68] = [
 ];
 
 /// Pages are 8 KiB on every platform (runtime/malloc.go `pageSize`).
-const PAGE_SIZE: u64 = 8192;
+pub(crate) const PAGE_SIZE: u64 = 8192;
 /// Pointer-free objects smaller than this share 16-byte blocks (`maxTinySize`).
 const TINY_SIZE: u64 = 16;
 /// The `*_type` kept in front of an object with pointers (`mallocHeaderSize`, Go 1.22).
