@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use tests::{GoLine, Variant, build, go_lines};
+use tests::{GoLine, Variant, build, build_with, go_lines};
 use tracer::binary::Binary;
 use tracer::runtime::{Global, Layout};
 use tracer::target::open_binary;
@@ -43,6 +43,20 @@ fn tables_say_what_dwarf_says() -> Result<()> {
         let from_dwarf = Layout::for_binary(&plain, "devel +abcdef")?;
         assert_eq!(from_dwarf, from_tables, "{line} {variant}");
         assert_eq!(Layout::for_binary(&plain, &version)?, from_tables, "{line} {variant}");
+    }
+    Ok(())
+}
+
+#[test]
+fn experiments_have_columns_of_their_own() -> Result<()> {
+    for (minor, experiment) in [(24, "noswissmap"), (25, "greenteagc"), (26, "nogreenteagc")] {
+        let Some(line) = go_lines()?.into_iter().find(|line| line.minor == minor) else { continue };
+        let program = build_with("counters", line, Variant::Plain, &[("GOEXPERIMENT", experiment)])?;
+        let binary = open_binary(&program)?;
+        let version = binary.go_version().context("go version")?;
+        assert!(version.contains(experiment), "{version}");
+        let measured = Layout::measured(&version).context("measured")?;
+        assert_eq!(Layout::for_binary(&binary, "devel +abcdef")?, measured, "{version}");
     }
     Ok(())
 }
