@@ -364,3 +364,64 @@ fn c_string(bytes: &[u8]) -> Option<&[u8]> {
     let longest = bytes.get(..MAX_NAME).unwrap_or(bytes);
     longest.get(..longest.iter().position(|&b| b == 0)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testdata::{TEXT, gofunc, pclntab};
+    use super::*;
+
+    fn frames(table: &LineTable, offset: u64) -> Vec<(String, String, u32)> {
+        table.frames(TEXT + offset).into_iter().map(|f| (f.function, f.file, f.line)).collect()
+    }
+
+    #[test]
+    fn lines_and_inlined_calls_are_read_in_every_form() {
+        for form in [Form::Go116, Form::Go118, Form::Go120] {
+            let table = LineTable::parse(pclntab(form).into(), TEXT, gofunc(form).into()).expect("a table");
+            let frame = |function: &str, file: &str, line| (function.to_owned(), file.to_owned(), line);
+            let outer = |line| frame("main.outer", "/src/outer.go", line);
+            assert_eq!(frames(&table, 0), [outer(10)], "{form:?}");
+            assert_eq!(frames(&table, 31), [outer(11)]);
+            assert_eq!(frames(&table, 0x20), [frame("main.last", "/src/inner.go", 60)]);
+            // The inlined call's place is that of the code at its `parentPc`.
+            let inlined = [frame("main.inner", "/src/inner.go", 50), outer(10)];
+            if form == Form::Go116 {
+                assert_eq!(frames(&table, 8), [frame("main.outer", "/src/inner.go", 50)]);
+            } else {
+                assert_eq!(frames(&table, 8), inlined, "{form:?}");
+            }
+            assert_eq!(frames(&table, 0x30), []);
+            assert_eq!(table.frames(TEXT - 1), []);
+        }
+    }
+
+    #[test]
+    fn a_call_that_is_its_own_parent_ends() {
+        let form = Form::Go120;
+        let mut tree = gofunc(form);
+        tree[8] = 8;
+        let table = LineTable::parse(pclntab(form).into(), TEXT, tree.into()).expect("a table");
+        assert_eq!(table.frames(TEXT + 8).len(), MAX_INLINED);
+    }
+
+    #[test]
+    fn headers_that_do_not_hold_together_are_refused() {
+        let good = pclntab(Form::Go120);
+        assert!(Header::parse(&good).is_some());
+        for (at, byte) in [(0, 0xf2), (4, 1), (7, 4), (15, 1), (39, 1)] {
+            let mut bytes = good.clone();
+            bytes[at] = byte;
+            assert!(Header::parse(&bytes).is_none(), "byte {at}");
+        }
+        assert!(Header::parse(&good[..60]).is_none());
+    }
+
+    #[test]
+    fn varints_longer_than_a_u32_are_refused() {
+        let read = |bytes: &[u8]| varint(&mut &bytes[..]);
+        assert_eq!(read(&[0x96, 1]), Some(150));
+        assert_eq!(read(&[0xff, 0xff, 0xff, 0xff, 0x0f]), Some(u32::MAX));
+        assert_eq!(read(&[0xff; 6]), None);
+        assert_eq!(read(&[0x80]), None);
+    }
+}

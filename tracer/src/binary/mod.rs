@@ -8,6 +8,8 @@ pub mod flow;
 mod functions;
 mod gopclntab;
 mod moduledata;
+#[cfg(test)]
+mod testdata;
 
 use std::sync::OnceLock;
 
@@ -254,5 +256,101 @@ impl Binary {
 
     fn pclntab(&self) -> Option<&(u64, Header)> {
         self.pclntab.get_or_init(|| gopclntab::find(&self.elf)).as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::gopclntab::Form;
+    use super::testdata::{PCLNTAB, TEXT, program};
+    use super::*;
+    use crate::base::ErrorKind;
+
+    const FORMS: [Form; 3] = [Form::Go116, Form::Go118, Form::Go120];
+
+    #[test]
+    fn a_program_without_sections_gives_all_its_tables() {
+        for form in FORMS {
+            let binary = Binary::parse(program(form).into()).expect("an executable");
+            let functions = binary.functions().expect("functions");
+            let named: Vec<_> = functions.iter().map(|f| (f.name, f.start - TEXT, f.end - TEXT)).collect();
+            assert_eq!(named, [("main.outer", 0, 0x20), ("main.last", 0x20, 0x30)], "{form:?}");
+            let module = binary.moduledata().expect("module data");
+            assert_eq!((module.text, module.etext, module.types), (TEXT, TEXT + 0x30, 0x40_0000), "{form:?}");
+            assert_eq!(module.gofunc.is_some(), form != Form::Go116);
+            assert_eq!(binary.go_version().as_deref(), Some("go1.99.1"));
+            assert_eq!(binary.build_info().and_then(|i| i.setting("-race")), Some("true"));
+            assert_eq!(binary.file_offset(PCLNTAB), Some(0x130));
+            assert_eq!((binary.is_stripped(), binary.is_pie(), binary.build_id()), (true, false, None));
+        }
+    }
+
+    #[test]
+    fn what_is_no_x86_64_executable_is_refused_by_name() {
+        let good = program(Form::Go120);
+        let with = |at: usize, byte: u8| {
+            let mut bytes = good.clone();
+            bytes[at] = byte;
+            bytes
+        };
+        for (bytes, message) in [
+            (b"#!/bin/sh\n".to_vec(), "not an ELF file"),
+            (b"\x7fELF\x02\x01".to_vec(), "damaged ELF file: ends in its header"),
+            (with(4, 1), "a 32-bit program"),
+            (with(5, 2), "a program for a big-endian machine"),
+            (with(18, 183), "a program for another architecture (arm64)"),
+            (with(16, 1), "not an executable: an object file or core dump"),
+            (with(64, 2), "not an executable: no loadable segment"),
+        ] {
+            let error = Binary::parse(bytes.into()).expect_err(message);
+            assert_eq!((error.to_string().as_str(), error.kind()), (message, ErrorKind::Usage));
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_not_go_is_refused_when_functions_are_asked_for() {
+        let mut bytes = program(Form::Go120);
+        bytes.truncate(0x130);
+        let error = Binary::parse(bytes.into()).and_then(|b| b.functions().map(Functions::len));
+        let error = error.expect_err("no functions");
+        assert_eq!(error.to_string(), "not a Go program: no .go.buildinfo and no .gopclntab");
+    }
+
+    /// Asks everything of bytes that may be damaged.
+    fn exercise(bytes: Vec<u8>) {
+        let Ok(binary) = Binary::parse(bytes.into()) else { return };
+        _ = (binary.build_id(), binary.go_version(), binary.uses_cgo(), binary.symbol("main.main"));
+        _ = (binary.moduledata(), binary.read_u64(u64::MAX), binary.lowest_vaddr());
+        if let Ok(functions) = binary.functions() {
+            for function in functions.iter() {
+                _ = functions.by_name(function.name);
+                _ = binary.line_table().map(|t| t.frames(function.start));
+            }
+        }
+        for addr in TEXT..TEXT + 0x40 {
+            _ = binary.line_table().map(|t| t.frames(addr));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_programs_do_not_panic(
+            form in 0usize..3,
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+            cut in any::<prop::sample::Index>(),
+            is_cut in any::<bool>(),
+        ) {
+            let mut bytes = program(FORMS[form]);
+            for (at, byte) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if is_cut {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            exercise(bytes);
+        }
     }
 }
