@@ -210,6 +210,32 @@ fn assert_moduledata(binary: &Binary) -> Result<()> {
     Ok(())
 }
 
+/// Neither section headers nor build information: a program packed or stripped further
+/// than Go's linker does.
+#[test]
+fn without_sections_and_build_information_the_same_is_found() -> Result<()> {
+    for line in go_lines()? {
+        for variant in [Variant::Stripped, Variant::Pie, Variant::Cgo] {
+            let path = build("exact", line, variant)?;
+            let whole = open(&path)?;
+            let mut bytes = std::fs::read(&path)?;
+            // e_shoff; then e_shentsize, e_shnum, e_shstrndx.
+            bytes[0x28..0x30].fill(0);
+            bytes[0x3a..0x40].fill(0);
+            let magic = b"\xff Go buildinf:";
+            let at = bytes.windows(magic.len()).rposition(|w| w == magic).context("build information")?;
+            bytes[at] = 0;
+            let bare = Binary::parse(bytes.into())?;
+            let context = format!("Go {line}, {variant}");
+            assert_eq!(bare.build_info(), None, "{context}");
+            assert_eq!(bare.go_version(), whole.go_version(), "{context}");
+            assert_eq!(bare.moduledata(), whole.moduledata(), "{context}");
+            assert!(bare.functions()?.iter().eq(whole.functions()?.iter()), "{context}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn c_functions_are_symbolised_too() -> Result<()> {
     let line = *go_lines()?.last().context("a Go line")?;

@@ -264,7 +264,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::gopclntab::Form;
-    use super::testdata::{PCLNTAB, TEXT, program};
+    use super::testdata::{PCLNTAB, TEXT, program, relocated_program};
     use super::*;
     use crate::base::ErrorKind;
 
@@ -284,6 +284,17 @@ mod tests {
             assert_eq!(binary.build_info().and_then(|i| i.setting("-race")), Some("true"));
             assert_eq!(binary.file_offset(PCLNTAB), Some(0x130));
             assert_eq!((binary.is_stripped(), binary.is_pie(), binary.build_id()), (true, false, None));
+        }
+    }
+
+    #[test]
+    fn addresses_that_only_relocations_hold_are_found() {
+        for form in FORMS {
+            let plain = Binary::parse(program(form).into()).expect("an executable");
+            let relocated = Binary::parse(relocated_program(form).into()).expect("an executable");
+            assert!(relocated.is_pie());
+            assert!(plain.moduledata().is_some());
+            assert_eq!(relocated.moduledata(), plain.moduledata(), "{form:?}");
         }
     }
 
@@ -341,8 +352,9 @@ mod tests {
             damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
             cut in any::<prop::sample::Index>(),
             is_cut in any::<bool>(),
+            relocated in any::<bool>(),
         ) {
-            let mut bytes = program(FORMS[form]);
+            let mut bytes = if relocated { relocated_program(FORMS[form]) } else { program(FORMS[form]) };
             for (at, byte) in damage {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;

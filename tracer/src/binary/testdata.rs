@@ -149,12 +149,49 @@ pub(super) fn program(form: Form) -> Vec<u8> {
     image
 }
 
+/// The same as PIE, from a linker that leaves the addresses in the module data to
+/// relocations and writes zeros in their place.
+pub(super) fn relocated_program(form: Form) -> Vec<u8> {
+    let mut image = program(form);
+    let mut pair = Vec::new();
+    put64(&mut pair, &module_data_start(form));
+    let module = image.windows(16).position(|words| words == pair).unwrap_or(0);
+    let mut relocations = Vec::new();
+    for at in (module..module + 52 * 8).step_by(8) {
+        let value = u64::from_le_bytes(image[at..at + 8].try_into().unwrap_or_default());
+        if value != 0 {
+            put64(&mut relocations, &[BASE + at as u64, 8, value]);
+            image[at..at + 8].fill(0);
+        }
+    }
+    align(&mut image, 8);
+    let table = BASE + image.len() as u64;
+    image.extend(&relocations);
+    let dynamic = BASE + image.len() as u64;
+    put64(&mut image, &[7, table, 8, relocations.len() as u64, 0, 0]);
+
+    let len = image.len() as u64;
+    let mut headers = Vec::new();
+    put32(&mut headers, &[1, 7]);
+    put64(&mut headers, &[0, BASE, BASE, len, len, 0x1000]);
+    put32(&mut headers, &[2, 6]);
+    put64(&mut headers, &[dynamic - BASE, dynamic, dynamic, 48, 48, 8]);
+    image[64..64 + headers.len()].copy_from_slice(&headers);
+    image[16] = 3;
+    image[56] = 2;
+    image
+}
+
+/// The first two words: the addresses of header and names.
+fn module_data_start(form: Form) -> [u64; 2] {
+    [PCLNTAB, PCLNTAB + if form == Form::Go116 { 64 } else { 72 }]
+}
+
 fn module_data(image: &mut Vec<u8>, form: Form, gofunc: u64) {
     let addr = BASE + image.len() as u64;
-    let names = PCLNTAB + if form == Form::Go116 { 64 } else { 72 };
     let end = TEXT + CODE_LEN as u64;
     let mut words = [0u64; 52];
-    words[..2].copy_from_slice(&[PCLNTAB, names]);
+    words[..2].copy_from_slice(&module_data_start(form));
     words[22..24].copy_from_slice(&[TEXT, end]);
     words[24..32].fill(addr);
     let types = if form == Form::Go120 { 37 } else { 35 };
