@@ -49,9 +49,6 @@ pub struct Recipe {
     pub purpose: u32,
     /// The site's index, below [`MAX_SITES`].
     pub site: u32,
-    /// Not 0: a value lies below rbp, so the stack is read from rsp up.
-    pub below_frame: u32,
-    pub _pad: u32,
 }
 
 impl Recipe {

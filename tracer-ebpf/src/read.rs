@@ -3,83 +3,64 @@
 use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{bindings::pt_regs, helpers::generated::bpf_probe_read_user};
-use tracer_common::{Place, Recipe};
+use tracer_common::Place;
 
 use crate::{G_GOID, G_M, M_CURG, WINDOWS};
 
-/// Bytes of the stack that are read at once: a read's price is the call, not the bytes.
-/// 256 hold some four frames, and leave room on the program's own stack of 512.
-const WINDOW_BYTES: usize = 256;
+/// Bytes of the stack that are read at once, a power of two: a read's price is the call,
+/// not the bytes. 256 hold some four frames, and leave room on the program's own stack
+/// of 512.
+const BLOCK: u64 = 256;
 
-/// A piece of the target's stack.
+/// An aligned block of the target's stack and the word below it, so that every pair of
+/// words whose second one lies in the block is inside. Aligned blocks do not reach into
+/// pages that may not be there.
 pub struct Window {
-    base: u64,
-    /// The last offset from `base` at which two words are inside.
-    reach: u64,
-    /// One word more than is read, so that two words at any offset the verifier deems
-    /// possible are inside.
-    words: MaybeUninit<[u64; WINDOW_BYTES / 8 + 1]>,
+    block: u64,
+    words: MaybeUninit<[u64; BLOCK as usize / 8 + 1]>,
 }
 
 impl Window {
     /// To be opened: filled in place, as a move would copy it.
     #[inline(always)]
     pub fn closed() -> Window {
-        Window { base: 0, reach: 0, words: MaybeUninit::uninit() }
+        Window { block: 0, words: MaybeUninit::uninit() }
     }
 
-    /// Reads the stack from `base` up.
+    /// Reads the block that the pair at `address` is in.
     #[inline(always)]
-    pub fn open(&mut self, base: u64) {
-        // SAFETY: the array's last word, which no read fills.
-        unsafe { self.first().add(WINDOW_BYTES / 8).write_volatile(0) };
-        let _zeroes = self.move_to(base);
+    pub fn open(&mut self, address: u64) -> Result<(), ()> {
+        self.block = block(address);
+        // SAFETY: the array is that long.
+        unsafe { user(self.block.wrapping_sub(8), self.words.as_mut_ptr().cast(), BLOCK as usize + 8) }
     }
 
-    #[inline(always)]
-    fn first(&mut self) -> *mut u64 {
-        self.words.as_mut_ptr().cast()
-    }
-
-    /// Two words at `address`, where the window is moved if they are not inside.
+    /// The two words at `address`; the window moves there.
     #[inline(always)]
     pub fn pair(&mut self, address: u64) -> Result<[u64; 2], ()> {
-        let offset = address.wrapping_sub(self.base);
-        if WINDOWS.load() != 0 && offset <= self.reach {
-            return Ok(self.inside(offset));
+        if block(address) != self.block {
+            self.open(address)?;
         }
-        self.move_to(address)?;
-        let words = self.first();
-        // SAFETY: they were just read.
-        unsafe { Ok([words.read(), words.add(1).read()]) }
+        // SAFETY: the block was read.
+        Ok(unsafe { self.inside(address) })
     }
 
     /// The word at `address`; 0 when it is not readable. The window stays.
     #[inline(always)]
     fn word(&self, address: u64) -> u64 {
-        let offset = address.wrapping_sub(self.base);
-        if WINDOWS.load() != 0 && offset <= self.reach { self.inside(offset)[0] } else { word(address) }
-    }
-
-    /// As much as can be read from `base` up: less when the memory behind two words is
-    /// not there, or the kernel would not let the window be used.
-    #[inline(always)]
-    fn move_to(&mut self, base: u64) -> Result<(), ()> {
-        self.base = base;
-        self.reach = WINDOW_BYTES as u64 - 16;
-        let words = self.first();
-        // SAFETY: the array is longer than the window.
-        if WINDOWS.load() != 0 && unsafe { user(base, words, WINDOW_BYTES) }.is_ok() {
-            return Ok(());
+        if WINDOWS.load() != 0 && block(address) == self.block {
+            // SAFETY: the block was read, or zeroed by the helper that could not.
+            unsafe { self.inside(address)[0] }
+        } else {
+            word(address)
         }
-        self.reach = 0;
-        // SAFETY: as above.
-        unsafe { user(base, words, 16) }
     }
 
-    /// The words at an offset of at most `WINDOW_BYTES - 16`.
+    /// # Safety
+    /// The block must be that of `address`, and have been read.
     #[inline(always)]
-    fn inside(&self, mut offset: u64) -> [u64; 2] {
+    unsafe fn inside(&self, address: u64) -> [u64; 2] {
+        let mut offset = address.wrapping_add(8);
         // SAFETY: the mask keeps both words in the array, and says so to the verifier,
         // which also insists on alignment; the compiler must not optimise it away.
         unsafe {
@@ -88,6 +69,12 @@ impl Window {
             [pair.read_volatile(), pair.add(1).read_volatile()]
         }
     }
+}
+
+/// The block that the pair at `address` is in, by its first address.
+#[inline(always)]
+fn block(address: u64) -> u64 {
+    address.wrapping_add(8) & !(BLOCK - 1)
 }
 
 /// Copies `bytes` of the target's memory; zeroes and `Err` when they are not readable.
@@ -133,12 +120,6 @@ pub fn place(regs: &pt_regs, window: &Window, place: &Place) -> u64 {
         Place::STACK => window.word(regs.rsp.wrapping_add(place.arg)),
         _ => 0,
     }
-}
-
-/// Where the stack is read first so that the recipe's places are in the window.
-#[inline(always)]
-pub fn window_base(regs: &pt_regs, recipe: &Recipe) -> u64 {
-    register(regs, if recipe.below_frame == 0 { 5 } else { 4 })
 }
 
 /// A general register by its x86-64 encoding. Each load is written out: the verifier

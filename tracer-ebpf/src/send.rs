@@ -10,7 +10,7 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use tracer_common::{AllocRecord, Counters, EpochRecord, Header, Recipe};
 
-use crate::{COUNTERS, EPOCH, EVENTS, WAKE_BYTES, read, regs, stack};
+use crate::{COUNTERS, EPOCH, EVENTS, WAKE_BYTES, WINDOWS, read, regs, stack};
 
 /// Hits of one CPU between two looks at how full the ring is.
 const HITS_PER_LOOK: u64 = 32;
@@ -20,7 +20,8 @@ pub fn alloc(ctx: &ProbeContext, recipe: &Recipe) {
     let wake = count_hit();
     let regs = regs(ctx);
     let mut window = read::Window::closed();
-    window.open(read::window_base(regs, recipe));
+    // Unreadable is met again, and handled, by the walk.
+    let _zeroes = WINDOWS.load() != 0 && window.open(regs.rbp).is_ok();
     let mut record = AllocRecord {
         header: header(Header::ALLOC, recipe, epoch()),
         time_ns: now(),

@@ -1,11 +1,11 @@
 //! The frame-pointer walk: hashing a stack, and sending its frames once.
 
-use core::ptr::write_volatile;
+use core::{arch::asm, ptr::write_volatile};
 
 use aya_ebpf::{macros::map, maps::Array};
 use tracer_common::{Header, MAX_DEPTH, StackRecord};
 
-use crate::{DEPTH, EVENTS, read, send};
+use crate::{DEPTH, EVENTS, WINDOWS, read, send};
 
 macro_rules! repeat_128 {
     ($block:block) => {
@@ -52,7 +52,8 @@ struct Walk {
     /// Return addresses met.
     depth: usize,
     hash: u64,
-    switched: bool,
+    /// Steps to a lower address.
+    descents: u64,
 }
 
 /// The hash of no return addresses.
@@ -61,7 +62,7 @@ const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 impl Walk {
     #[inline(always)]
     fn from(rbp: u64) -> Walk {
-        Walk { frame: rbp, depth: 0, hash: SEED, switched: false }
+        Walk { frame: rbp, depth: 0, hash: SEED, descents: 0 }
     }
 
     /// Takes the return address at the current frame and goes on to the next one; false
@@ -73,47 +74,72 @@ impl Walk {
         }
         self.hash = mix(self.hash, pc);
         self.depth += 1;
-        if next == 0 || next % 8 != 0 {
-            return false;
-        }
         // Frames grow towards higher addresses, except where systemstack (Go 1.21 to
-        // 1.24) chains g0's stack to the goroutine's, once. The difference is compared
-        // because the verifier would remember what a comparison of the two says of
-        // each, and take every step for a new state.
-        if next.wrapping_sub(self.frame) as i64 <= 0 {
-            if self.switched {
-                return false;
-            }
-            self.switched = true;
-        }
+        // 1.24) chains g0's stack to the goroutine's, once.
+        self.descents += not_above(next, self.frame);
         self.frame = next;
-        true
+        next != 0 && next % 8 == 0 && self.descents <= 1
     }
 }
 
+/// 1 if `next` is not above `frame`, else 0. Without a branch, and without comparing the
+/// two: either would give the verifier more states to follow.
+#[inline(always)]
+fn not_above(next: u64, frame: u64) -> u64 {
+    let mut sign = next.wrapping_sub(frame).wrapping_sub(1);
+    // SAFETY: arithmetic; written out, as the compiler would make it a branch.
+    unsafe { asm!("{0} >>= 63", inout(reg) sign, options(pure, nomem, nostack)) };
+    sign
+}
+
 /// The hash of the stack's return addresses; `SEED` when there are none.
-///
-/// Unrolled: the verifier forgets states of a loop that it meets again in every round,
-/// and then follows each combination of the branches inside, for which a million
-/// instructions do not suffice.
 #[inline(always)]
 fn hash(rbp: u64, window: &mut read::Window) -> u64 {
+    if WINDOWS.load() != 0
+        && let Some(hash) = hash_in_windows(rbp, window)
+    {
+        return hash;
+    }
+    walk(rbp, |_, _| {}).hash
+}
+
+/// `None` when a block cannot be read, which does not mean that the frame in it cannot.
+///
+/// Unrolled: the verifier forgets states of a loop that it meets again in every round,
+/// and then follows each combination of the branches inside.
+#[inline(always)]
+fn hash_in_windows(rbp: u64, window: &mut read::Window) -> Option<u64> {
     let limit = DEPTH.load() as usize;
     let mut walk = Walk::from(rbp);
-    'walk: {
-        repeat_128!({
-            if walk.depth >= limit {
-                break 'walk;
-            }
-            let Ok(words) = window.pair(walk.frame) else {
-                break 'walk;
-            };
-            if !walk.step(words) {
-                break 'walk;
-            }
-        });
+    repeat_128!({
+        if walk.depth >= limit {
+            return Some(walk.hash);
+        }
+        let Ok(words) = window.pair(walk.frame) else {
+            return None;
+        };
+        if !walk.step(words) {
+            return Some(walk.hash);
+        }
+    });
+    Some(walk.hash)
+}
+
+/// Walks by one read for each frame, and calls `visit` with each number and word that
+/// may be a return address; as many of them are as the walk is deep.
+#[inline(always)]
+fn walk(rbp: u64, mut visit: impl FnMut(usize, u64)) -> Walk {
+    let mut walk = Walk::from(rbp);
+    while walk.depth < MAX_DEPTH && walk.depth < DEPTH.load() as usize {
+        let Ok(words) = read::pair(walk.frame) else {
+            break;
+        };
+        visit(walk.depth, words[1]);
+        if !walk.step(words) {
+            break;
+        }
     }
-    walk.hash
+    walk
 }
 
 /// Walks once more, writing straight into the ring: seldom, and it needs no scratch
@@ -124,18 +150,9 @@ fn send_frames(rbp: u64, hash: u64, wake: u64) -> bool {
         return false;
     };
     let record = entry.as_mut_ptr();
-    let mut walk = Walk::from(rbp);
-    while walk.depth < MAX_DEPTH && walk.depth < DEPTH.load() as usize {
-        let Ok(words) = read::pair(walk.frame) else {
-            break;
-        };
-        // SAFETY: the record is reserved memory of that type. Volatile: the compiler
-        // must not turn the loop into a call of memset or memcpy.
-        unsafe { write_volatile(&raw mut (*record).frames[walk.depth], words[1]) };
-        if !walk.step(words) {
-            break;
-        }
-    }
+    // SAFETY: the record is reserved memory of that type, and the walk stays below
+    // `MAX_DEPTH`. Volatile: the compiler must not make it a call of memset or memcpy.
+    let walk = walk(rbp, |i, pc| unsafe { write_volatile(&raw mut (*record).frames[i], pc) });
     if walk.hash != hash {
         entry.discard(0);
         return false;

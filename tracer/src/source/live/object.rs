@@ -158,9 +158,6 @@ fn recipe(site: u32, purpose: &Purpose) -> Recipe {
         Purpose::Alloc(places) => (Recipe::ALLOC, places),
         Purpose::GcEpoch => (Recipe::GC_EPOCH, &nothing),
     };
-    let below_frame = [places.ptr, places.size, places.type_, places.slot]
-        .iter()
-        .any(|place| matches!(place, plan::Place::Stack(_) | plan::Place::Frame(i32::MIN..0)));
     Recipe {
         ptr: place(places.ptr, 0),
         size: place(places.size, 0),
@@ -168,8 +165,6 @@ fn recipe(site: u32, purpose: &Purpose) -> Recipe {
         slot: place(places.slot, UNKNOWN_SLOT),
         purpose,
         site,
-        below_frame: below_frame.into(),
-        _pad: 0,
     }
 }
 
