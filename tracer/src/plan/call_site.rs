@@ -21,6 +21,7 @@ const MAX_CACHED: usize = 512;
 /// Answers by return address, for one executable.
 pub struct CallSites<'a> {
     binary: &'a Binary,
+    variable: Box<dyn Fn(u64) -> Option<u64> + 'a>,
     flows: HashMap<u64, Option<Flow<'a>>>,
 }
 
@@ -34,8 +35,10 @@ pub struct Passed {
 }
 
 impl<'a> CallSites<'a> {
-    pub fn new(binary: &'a Binary) -> CallSites<'a> {
-        CallSites { binary, flows: HashMap::new() }
+    /// `variable` reads the pointer that the running program has at a link-time address;
+    /// as a link-time address too, and `None` while it is nil.
+    pub fn new(binary: &'a Binary, variable: impl Fn(u64) -> Option<u64> + 'a) -> CallSites<'a> {
+        CallSites { binary, variable: Box::new(variable), flows: HashMap::new() }
     }
 
     /// What was passed to an allocation function with `mallocgc`'s arguments (size in rax,
@@ -87,6 +90,7 @@ impl Chain<'_, '_> {
         let binary = self.sites.binary;
         match value {
             Value::Const(value) => Some(value),
+            Value::Global { address, .. } if self.boxes(depth) => (self.sites.variable)(address),
             Value::Global { address, .. } => binary.read_only_u64(address),
             Value::Arg(reg) => self.argument(depth + 1, reg),
             Value::Field { arg, disp, .. } => {
@@ -95,6 +99,14 @@ impl Chain<'_, '_> {
             }
             _ => None,
         }
+    }
+
+    /// Whether the `depth`-th call is made by a function that puts a number, string or
+    /// slice into an interface: these read the type from a variable that is set once,
+    /// before the program starts (runtime/iface.go `uint64Type` and others).
+    fn boxes(&self, depth: usize) -> bool {
+        let caller = self.stack.get(depth).and_then(|pc| holding(self.sites.binary, *pc));
+        caller.is_some_and(|f| f.name.starts_with("runtime.convT"))
     }
 
     /// What `reg` can hold at the `depth`-th call.

@@ -47,7 +47,10 @@ impl<'a> Enricher<'a> {
         let needs = |p: &Purpose| matches!(p, Purpose::Alloc(r) if r.needs_call_site());
         Ok(Enricher {
             symbols: Symbolizer::new(&target.binary),
-            call_sites: CallSites::new(&target.binary),
+            call_sites: CallSites::new(&target.binary, move |addr| {
+                let pointer = memory.read_u64(addr.wrapping_add(load_bias)).ok().filter(|p| *p != 0)?;
+                Some(pointer.wrapping_sub(load_bias))
+            }),
             types: TypeReader::new(
                 Image { binary: &target.binary, load_bias, memory },
                 layout,

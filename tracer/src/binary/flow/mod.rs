@@ -7,6 +7,8 @@
 mod graph;
 mod state;
 mod step;
+#[cfg(test)]
+mod tests;
 
 use iced_x86::{Instruction, OpAccess};
 
