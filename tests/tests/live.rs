@@ -47,7 +47,7 @@ impl Target {
             max_depth: 128,
             bpf_log: false,
             method,
-            by_address: false,
+            baseline: false,
         }
     }
 
@@ -161,9 +161,9 @@ mod privileged {
     use super::*;
 
     /// All objects of several threads arrive, each with all its values.
-    fn check_every_allocation_arrives(go: &str, method: Method, by_address: bool) -> Result<()> {
+    fn check_every_allocation_arrives(go: &str, method: Method, baseline: bool) -> Result<()> {
         let mut target = Target::start(go)?;
-        let source = LiveSource::attach(&AttachOptions { by_address, ..target.options(method) })?;
+        let source = LiveSource::attach(&AttachOptions { baseline, ..target.options(method) })?;
         ensure!(source.method() == method, "attached by {:?}", source.method());
         target.tell("alloc 5000 4")?;
         target.tell("gc")?;
@@ -204,9 +204,9 @@ mod privileged {
             .try_for_each(|go| check_every_allocation_arrives(go, Method::Perf, false).context(go))
     }
 
-    /// As on kernels that have no attach cookies.
+    /// As on kernels without attach cookies and computed offsets into the program's stack.
     #[test]
-    fn every_allocation_arrives_when_sites_are_found_by_address() -> Result<()> {
+    fn every_allocation_arrives_when_sites_are_found_baseline() -> Result<()> {
         check_every_allocation_arrives("1.23", Method::Perf, true)?;
         check_every_allocation_arrives("1.26", Method::Multi, true)
     }

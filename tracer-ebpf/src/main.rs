@@ -70,7 +70,10 @@ static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 
+// Inlined into what the macro makes of it: as a function of its own it would have a name
+// in the object that depends on where the sources lie.
 #[uprobe]
+#[inline(always)]
 pub fn heaptap(ctx: ProbeContext) -> u32 {
     let Some(recipe) = recipe(&ctx) else {
         warn!(&ctx, "no recipe for the probe at {:x}", unsafe { (*ctx.regs).rip });

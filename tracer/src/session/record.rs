@@ -117,7 +117,7 @@ fn attach_options<'a>(
         max_depth: options.max_depth,
         bpf_log: options.bpf_log,
         method: Method::Auto,
-        by_address: false,
+        baseline: false,
     }
 }
 

@@ -151,7 +151,7 @@ fn program() -> Check {
         max_depth: 128,
         bpf_log: false,
         method: Method::Auto,
-        by_address: false,
+        baseline: false,
     };
     match Program::load(&options) {
         Ok(_) => check("eBPF program", Verdict::Ok, "accepted by the kernel", ""),

@@ -32,8 +32,9 @@ pub struct AttachOptions<'a> {
     /// Whether the eBPF program logs what it finds odd (through the `log` crate).
     pub bpf_log: bool,
     pub method: Method,
-    /// Find sites by instruction pointer even if the kernel has attach cookies (5.15).
-    pub by_address: bool,
+    /// Have the eBPF program use nothing that Linux 5.10 lacks, whatever this kernel has:
+    /// no attach cookies (5.15), no windows of the stack (5.12).
+    pub baseline: bool,
 }
 
 /// Byte offsets in the runtime's structures by which a goroutine's id is found.

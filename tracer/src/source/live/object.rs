@@ -40,7 +40,7 @@ pub(super) enum Form {
 
 impl Program {
     pub(super) fn load(options: &AttachOptions<'_>) -> Result<Program> {
-        let cookies = !options.by_address && aya::features().bpf_cookie();
+        let cookies = !options.baseline && aya::features().bpf_cookie();
         let recipes = recipes(options.plan)?;
         let mut ebpf = create_maps(options, cookies)?;
         fill_maps(&mut ebpf, options, &recipes)?;
@@ -90,7 +90,7 @@ fn create_maps(options: &AttachOptions<'_>, cookies: bool) -> Result<Ebpf> {
         return Err(Error::usage(format!("a stack depth of {} is out of range", options.max_depth))
             .hint(format!("give a depth from 1 to {MAX_DEPTH}")));
     }
-    let windows = KernelVersion::current().is_ok_and(|current| current >= WINDOWS_SINCE);
+    let windows = !options.baseline && KernelVersion::current().is_ok_and(|current| current >= WINDOWS_SINCE);
     let log_level: u8 = if options.bpf_log { u8::MAX } else { 0 };
     EbpfLoader::new()
         .override_global("COOKIES", &u32::from(cookies), true)
