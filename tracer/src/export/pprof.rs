@@ -156,10 +156,8 @@ fn profile(report: &Report) -> proto::Profile {
     let sample = report.sites.iter().map(|site| builder.sample(site)).collect();
     let period_type = Some(builder.value_type("space", "bytes"));
     let default_sample_type = builder.string("alloc_space");
-    let mut comment =
-        vec!["heaptap follows no object after its allocation yet: inuse_objects and inuse_space are 0"];
-    comment.extend(report.capture.notes.iter().map(String::as_str));
-    let comment = comment.into_iter().map(|text| builder.string(text)).collect();
+    // They say, too, that inuse values of 0 stand for unknown ones.
+    let comment = report.capture.notes.iter().map(|text| builder.string(text)).collect();
     proto::Profile {
         sample_type,
         sample,

@@ -145,7 +145,7 @@ pub(super) fn is_runtime(function: &str) -> bool {
 /// The kind of an object of type `type_name` (empty: none) whose innermost frames are
 /// `hidden`, innermost first, called by `top`, the first frame a report shows.
 pub(super) fn classify(hidden: &[&str], top: &str, type_name: &str) -> Kind {
-    if is_runtime(top) {
+    if is_runtime(top) || within_allocator(hidden) {
         return Kind::Runtime;
     }
     let kind = lookup(LINKNAMED, top).unwrap_or_else(|| {
@@ -156,13 +156,26 @@ pub(super) fn classify(hidden: &[&str], top: &str, type_name: &str) -> Kind {
     if kind == Kind::Newobject && is_closure(type_name) { Kind::Closure } else { kind }
 }
 
+/// Whether the allocator itself needed the memory, as when it starts a GC cycle: then
+/// it stands in the stack with other functions inside. (The probed function, of which
+/// the object is, stands in none.)
+fn within_allocator(hidden: &[&str]) -> bool {
+    let innermost = hidden.iter().take_while(|f| is_allocator(f)).count();
+    hidden.iter().skip(innermost).any(|f| is_allocator(f))
+}
+
+/// `mallocgc` and, from Go 1.24, the functions it is divided into.
+fn is_allocator(function: &str) -> bool {
+    function.starts_with("runtime.mallocgc")
+}
+
 fn of_runtime_function(function: &str) -> Kind {
     // A function literal speaks for the function it stands in: `newproc.func1`.
     let function = function.find(".func").map_or(function, |n| &function[..n]);
+    if is_allocator(function) {
+        return Kind::Newobject;
+    }
     if let Some(name) = function.strip_prefix("runtime.") {
-        if name.starts_with("mallocgc") {
-            return Kind::Newobject;
-        }
         return lookup(RUNTIME, name).unwrap_or(Kind::Runtime);
     }
     match function.strip_prefix("internal/runtime/maps.") {
@@ -266,6 +279,19 @@ mod tests {
             ),
             (&["runtime.growslice", "runtime.(*Frames).Next"], "main.f", "", Kind::Runtime),
             (&["runtime.newobject"], "runtime.doInit", "", Kind::Runtime),
+            // The allocator starts a GC cycle, which starts its workers.
+            (
+                &[
+                    "runtime.malg",
+                    "runtime.newproc",
+                    "runtime.gcStart",
+                    "runtime.mallocgc",
+                    "runtime.newobject",
+                ],
+                "main.f",
+                "runtime.g",
+                Kind::Runtime,
+            ),
         ];
         for (hidden, top, type_name, kind) in cases {
             assert_eq!(classify(hidden, top, type_name), *kind, "{hidden:?} {top} {type_name}");

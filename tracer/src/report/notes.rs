@@ -23,7 +23,7 @@ pub(super) fn all(state: &State, report: &Report, sums: &Sums) -> Vec<String> {
         );
     }
     notes
-        .push("objects are not followed after their allocation: live objects and bytes are not known".into());
+        .push("objects are not followed after their allocation: live (pprof: inuse) objects and bytes are not known".into());
     notes
 }
 
@@ -64,13 +64,9 @@ fn loss(state: &State) -> Vec<String> {
 
 fn coverage(state: &State, coverage: Option<Coverage>) -> Option<String> {
     let Some(coverage) = coverage else {
-        return Some(
-            match state.counters {
-                None => "coverage is not known: the runtime's allocation counters were not read",
-                Some(_) => "coverage is not known: the runtime's allocation counters were read only once",
-            }
-            .into(),
-        );
+        // Where they were never read, the recorder noted why.
+        let read = state.counters.is_some();
+        return read.then(|| "coverage is not known: the runtime's counters were not read twice".into());
     };
     let worst = coverage.objects.min(coverage.bytes);
     let highest = coverage.objects.max(coverage.bytes);

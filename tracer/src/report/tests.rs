@@ -112,12 +112,11 @@ fn what_is_unknown_is_shown_and_said() {
     let notes = report.capture.notes.join("\n");
     for said in [
         "its beginning is missing",
-        "coverage is not known",
         "unknown size class",
         "type that could not be read: 1",
         "without a symbol",
         "stack is not in the capture: 1",
-        "live objects and bytes are not known",
+        "live (pprof: inuse) objects and bytes are not known",
     ] {
         assert!(notes.contains(said), "{said} in\n{notes}");
     }
