@@ -5,11 +5,8 @@
 use bytes::Bytes;
 use gimli::{DwarfSections, EndianSlice, LittleEndian, SectionId};
 
-use super::SourceFrame;
 use super::elf::Elf;
-
-/// Deeper inlining than this is damage: the compiler's budget ends it far earlier.
-const MAX_INLINED: usize = 256;
+use super::{MAX_INLINED, SourceFrame};
 
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
 

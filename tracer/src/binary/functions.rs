@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 
 /// Longer names are damage: the longest generic instantiations have some kilobytes.
-pub(crate) const MAX_NAME: usize = 64 << 10;
+pub(crate) const MAX_NAME: usize = 16 << 10;
 
 /// One function: where its code lies, by link-time address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,17 +7,14 @@
 
 use bytes::Bytes;
 
-use super::SourceFrame;
 use super::elf::{Elf, u32_at, u64_at};
 use super::functions::{Entry, Functions, MAX_NAME};
 use super::moduledata::ModuleData;
+use super::{MAX_INLINED, SourceFrame};
 
 /// `PCDATA_InlTreeIndex` and `FUNCDATA_InlTree` of internal/abi/symtab.go.
 const PCDATA_INL_TREE_INDEX: u32 = 2;
 const FUNCDATA_INL_TREE: u32 = 3;
-
-/// Deeper inlining than this is damage: the compiler's budget ends it far earlier.
-const MAX_INLINED: usize = 256;
 
 /// Which layout the table has (`abi.PCLnTabMagic`), by the first release that wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,6 +25,9 @@ use crate::base::{Error, Result};
 use elf::Elf;
 use gopclntab::Header;
 
+/// Deeper inlining than this is damage: the compiler's budget ends it far earlier.
+const MAX_INLINED: usize = 64;
+
 /// A Go executable. All addresses are link-time addresses.
 ///
 /// Parsing looks at headers only; each table is read on its first use and kept.
