@@ -51,10 +51,10 @@ impl Entry {
 }
 
 impl Functions {
-    /// Sorts; of several at one address the longest is kept. An entry of no length
-    /// ends where the next begins.
+    /// Sorts: of several at one address the longest comes last, and is what
+    /// `containing` finds; linkers mark places with symbols of no length.
     pub(crate) fn new(bytes: Bytes, mut entries: Vec<Entry>) -> Functions {
-        entries.sort_by_key(|e| (e.start, std::cmp::Reverse(e.end)));
+        entries.sort_by_key(|e| (e.start, e.end));
         Functions { bytes, entries, by_name: OnceLock::new() }
     }
 
@@ -122,9 +122,10 @@ mod tests {
 
     #[test]
     fn functions_are_found_by_name_and_by_any_address_inside() {
-        let functions = table(&[("main.b", 30, 40), ("main.a", 10, 20), ("main.c", 40, 41)]);
+        let functions =
+            table(&[("main.b", 30, 40), ("main.a", 10, 20), ("main.c", 40, 41), ("mark", 10, 10)]);
         let names: Vec<_> = functions.iter().map(|f| f.name).collect();
-        assert_eq!(names, ["main.a", "main.b", "main.c"]);
+        assert_eq!(names, ["mark", "main.a", "main.b", "main.c"]);
         assert_eq!(functions.by_name("main.b").map(|f| f.start), Some(30));
         assert_eq!(functions.by_name("main."), None);
         let at = |addr| functions.containing(addr).map(|f| f.name);
