@@ -35,23 +35,55 @@ const COLUMNS: [(&str, &str); 11] = [
 
 /// The rows: a struct, and those of its fields that heaptap reads. `_size` is the size
 /// of the struct. A struct or field that was renamed appears under each of its names.
-const ROWS: [(&str, &[&str]); 17] = [
+const ROWS: [(&str, &[&str]); 23] = [
     ("internal/abi.MapType", &["_size"]),
     ("internal/abi.OldMapType", &["_size"]),
     ("internal/abi.SwissMapType", &["_size"]),
     ("internal/abi.Type", &["Size_", "PtrBytes", "TFlag", "Kind_", "Str"]),
     ("runtime._type", &["size", "ptrdata", "tflag", "kind", "str"]),
+    ("runtime.bucket", &["_size", "allnext", "typ", "size", "nstk"]),
     ("runtime.consistentHeapStats", &["stats"]),
+    ("runtime.fixalloc", &["inuse"]),
     ("runtime.g", &["m", "goid"]),
-    ("runtime.gcControllerState", &["mappedReady"]),
+    (
+        "runtime.gcControllerState",
+        &[
+            "memoryLimit",
+            "gcPercentHeapGoal",
+            "sweepDistMinTrigger",
+            "triggered",
+            "heapMarked",
+            "heapInUse",
+            "heapReleased",
+            "heapFree",
+            "totalAlloc",
+            "totalFree",
+            "mappedReady",
+        ],
+    ),
+    ("runtime.gList", &["_size", "size"]),
     (
         "runtime.heapStatsDelta",
-        &["_size", "tinyAllocCount", "largeAlloc", "largeAllocCount", "smallAllocCount"],
+        &[
+            "_size",
+            "inStacks",
+            "inWorkBufs",
+            "inPtrScalarBits",
+            "tinyAllocCount",
+            "largeAlloc",
+            "largeAllocCount",
+            "smallAllocCount",
+            "largeFree",
+            "largeFreeCount",
+            "smallFreeCount",
+        ],
     ),
     ("runtime.m", &["g0", "curg"]),
     ("runtime.maptype", &["_size"]),
-    ("runtime.mcache", &["tinyAllocs", "alloc"]),
-    ("runtime.mheap", &["sweepgen", "allspans"]),
+    ("runtime.mcache", &["memProfRate", "tinyAllocs", "alloc"]),
+    ("runtime.memRecord", &["future"]),
+    ("runtime.memRecordCycle", &["_size", "allocs", "frees", "alloc_bytes", "free_bytes"]),
+    ("runtime.mheap", &["sweepgen", "allspans", "spanalloc", "cachealloc"]),
     (
         "runtime.mspan",
         &[
@@ -72,9 +104,26 @@ const ROWS: [(&str, &[&str]); 17] = [
             "largeType",
         ],
     ),
-    ("runtime.mstats", &["heapStats", "buckhash_sys"]),
-    ("runtime.p", &["mcache"]),
-    ("runtime.workType", &["cycles"]),
+    (
+        "runtime.mstats",
+        &[
+            "heapStats",
+            "stacks_sys",
+            "mspan_sys",
+            "mcache_sys",
+            "buckhash_sys",
+            "gcMiscSys",
+            "other_sys",
+            "last_gc_unix",
+            "pause_total_ns",
+            "numgc",
+            "numforcedgc",
+            "gc_cpu_fraction",
+        ],
+    ),
+    ("runtime.p", &["mcache", "gFree"]),
+    ("runtime.schedt", &["mnext", "nmfreed", "ngsys", "gFree"]),
+    ("runtime.workType", &["cycles", "cpuStats"]),
 ];
 
 const TABLE: &str = "tracer/src/runtime/tables/offsets.tsv";

@@ -67,13 +67,19 @@ impl CounterReader {
     /// # Errors
     /// Failed when the process is gone or its memory makes no sense.
     pub fn read(&self, memory: &impl ProcessMemory) -> Result<Noted<Counters>> {
+        let Noted { value: (counts, begin_ns, end_ns), notes } = self.counts(memory)?;
+        let counters = Counters { begin_ns, end_ns, objects: counts.objects, bytes: counts.bytes };
+        Ok(Noted { value: counters, notes })
+    }
+
+    /// As `read`: the counts, and between which instants they were read.
+    pub(super) fn counts(&self, memory: &impl ProcessMemory) -> Result<Noted<(Counts, u64, u64)>> {
         let mcaches = self.mcaches(memory)?;
-        let mut last = Counters::default();
+        let mut last = Default::default();
         for _ in 0..ATTEMPTS {
             let begin_ns = now_ns()?;
             let attempt = self.attempt(memory, &mcaches)?;
-            let counts = attempt.counts;
-            last = Counters { begin_ns, end_ns: now_ns()?, objects: counts.objects, bytes: counts.bytes };
+            last = (attempt.counts, begin_ns, now_ns()?);
             if attempt.consistent {
                 return Ok(Noted::new(last));
             }
@@ -93,7 +99,7 @@ impl CounterReader {
             // Before the scheduler has started there is no list yet.
             if len == 0 { Ok(Vec::new()) } else { Err(e) }
         })?;
-        let fields = words(&ps).map(|p| p.wrapping_add(self.layout.p_mcache));
+        let fields = words(&ps).map(|p| p.wrapping_add(self.layout.p.mcache));
         let mcaches = read_each(memory, fields, 8)?;
         Ok(mcaches.chunks_exact(8).filter_map(|m| u64_at(m, 0)).filter(|m| *m != 0).collect())
     }
@@ -123,8 +129,7 @@ impl CounterReader {
         let mut attempt = Attempt { counts: Counts::default(), consistent: stats == stats_after };
         attempt.counts.add_heap_stats(&stats, &self.layout.memstats.delta);
         for cache in caches.chunks_exact(mcache_len) {
-            let tiny = u64_at(cache, self.layout.mcache.tiny_allocs as usize).unwrap_or(0);
-            attempt.counts.add(tiny, 0);
+            attempt.counts.add_tiny(u64_at(cache, self.layout.mcache.tiny_allocs as usize).unwrap_or(0));
         }
         let sweepgen = u32::from_le_bytes(sweepgen);
         for (content, class) in contents.chunks_exact(span_len).zip(spans.values()) {
@@ -184,10 +189,14 @@ struct Attempt {
     consistent: bool,
 }
 
+/// Objects and bytes allocated since the program started.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Counts {
-    objects: u64,
-    bytes: u64,
+pub(super) struct Counts {
+    /// Tiny ones that share a block too.
+    pub(super) objects: u64,
+    pub(super) bytes: u64,
+    /// Tiny ones that share a block.
+    pub(super) tiny: u64,
 }
 
 impl Counts {
@@ -196,11 +205,16 @@ impl Counts {
         self.bytes = self.bytes.wrapping_add(objects.wrapping_mul(size));
     }
 
+    fn add_tiny(&mut self, objects: u64) {
+        self.add(objects, 0);
+        self.tiny = self.tiny.wrapping_add(objects);
+    }
+
     /// Adds the three deltas, as `consistentHeapStats.unsafeRead` merges them.
     fn add_heap_stats(&mut self, stats: &[u8], layout: &HeapStatsDelta) {
         for delta in stats.chunks_exact((layout.size as usize).max(1)) {
             let field = |offset: u64| u64_at(delta, offset as usize).unwrap_or(0);
-            self.add(field(layout.tiny_alloc_count), 0);
+            self.add_tiny(field(layout.tiny_alloc_count));
             self.add(field(layout.large_alloc_count), 0);
             self.bytes = self.bytes.wrapping_add(field(layout.large_alloc));
             for (class, size) in (0..).zip(CLASS_TO_SIZE) {
@@ -223,11 +237,11 @@ fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
     bytes.chunks_exact(8).filter_map(|word| u64_at(word, 0))
 }
 
-fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
+pub(super) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
@@ -267,7 +281,7 @@ mod tests {
         let delta = &layout.memstats.delta;
         let mut memory = FakeMemory::new();
         memory.write_u64(ALLP, PS).write_u64(ALLP + 8, 1).write_u64(PS, P);
-        memory.write_u64(P + layout.p_mcache, MCACHE);
+        memory.write_u64(P + layout.p.mcache, MCACHE);
         let slots = vec![EMPTY.to_le_bytes(); SPAN_CLASSES].concat();
         memory.write(MCACHE, &[0; 48]).write(MCACHE + layout.mcache.alloc, &slots);
         memory.write_u64(MCACHE + layout.mcache.tiny_allocs, 7);

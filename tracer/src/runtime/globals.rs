@@ -13,12 +13,16 @@ use crate::binary::Binary;
 pub enum Global {
     /// `allgs []*g`
     Allgs,
+    /// `allglen uintptr`: how many pointers lie at `allgptr`
+    AllgLen,
     /// `allp []*p`
     Allp,
     /// `gcBlackenEnabled uint32`
     GcBlackenEnabled,
     /// `gcController gcControllerState`
     GcController,
+    /// `mProfCycle mProfCycleHolder`, a u32
+    MProfCycle,
     /// `mbuckets *bucket`
     Mbuckets,
     /// `MemProfileRate int`
@@ -27,20 +31,25 @@ pub enum Global {
     Memstats,
     /// `mheap_ mheap`
     Mheap,
+    /// `sched schedt`
+    Sched,
     /// `work workType`
     Work,
 }
 
 impl Global {
-    pub const ALL: [Global; 9] = [
+    pub const ALL: [Global; 12] = [
         Global::Allgs,
+        Global::AllgLen,
         Global::Allp,
         Global::GcBlackenEnabled,
         Global::GcController,
+        Global::MProfCycle,
         Global::Mbuckets,
         Global::MemProfileRate,
         Global::Memstats,
         Global::Mheap,
+        Global::Sched,
         Global::Work,
     ];
 
@@ -91,15 +100,17 @@ impl Global {
         let clue = |symbol, function, operand| Clue { symbol, function, operand, inside: whole, align: 8 };
         match self {
             Global::Allgs => clue("runtime.allgs", "runtime.forEachG", 1),
+            Global::AllgLen => clue("runtime.allglen", "runtime.forEachGRace", 0),
             Global::Allp => clue("runtime.allp", "runtime.gcMarkTinyAllocs", 0),
             Global::GcBlackenEnabled => {
                 Clue { align: 4, ..clue("runtime.gcBlackenEnabled", "runtime.gcParkAssist", 1) }
             }
             Global::GcController => Clue {
-                inside: |layout| layout.gc_controller_mapped_ready,
+                inside: |layout| layout.gc_controller.mapped_ready,
                 ..clue("runtime.gcController", "runtime.sysAlloc", 0)
             },
             Global::Mbuckets => clue("runtime.mbuckets", "runtime.mProf_FlushLocked", 0),
+            Global::MProfCycle => Clue { align: 4, ..clue("runtime.mProfCycle", "runtime.mProf_Flush", 0) },
             Global::MemProfileRate => clue("runtime.MemProfileRate", "runtime.profilealloc", 1),
             Global::Memstats => Clue {
                 inside: |layout| layout.memstats.buckhash_sys,
@@ -109,6 +120,9 @@ impl Global {
                 inside: |layout| layout.mheap_sweepgen,
                 ..clue("runtime.mheap_", "runtime.(*mcentral).uncacheSpan", 0)
             },
+            Global::Sched => {
+                Clue { inside: |layout| layout.sched.mnext, ..clue("runtime.sched", "runtime.mReserveID", 0) }
+            }
             Global::Work => clue("runtime.work", "runtime.putfull", 0),
         }
     }

@@ -14,8 +14,10 @@ pub struct Layout {
     pub g: G,
     /// `runtime.m`
     pub m: M,
-    /// `runtime.p`: its `mcache` pointer
-    pub p_mcache: u64,
+    /// `runtime.p`
+    pub p: P,
+    /// `runtime.schedt`
+    pub sched: Sched,
     /// `runtime.mcache`
     pub mcache: Mcache,
     /// `runtime.mspan`
@@ -26,8 +28,13 @@ pub struct Layout {
     pub mheap_sweepgen: u64,
     /// `runtime.mheap`: its `allspans`, a slice of `*mspan`
     pub mheap_allspans: u64,
-    /// `runtime.gcControllerState`: its `mappedReady`
-    pub gc_controller_mapped_ready: u64,
+    /// `runtime.mheap`: bytes of `mspan` and `mcache` structs in use
+    pub mheap_spanalloc_inuse: u64,
+    pub mheap_cachealloc_inuse: u64,
+    /// `runtime.gcControllerState`
+    pub gc_controller: GcController,
+    /// `runtime.bucket` and `runtime.memRecord`
+    pub profile: Profile,
     /// `runtime.work`: the count of GC cycles, a u32
     pub work_cycles: u64,
     /// `internal/abi.Type` (`runtime._type` before 1.21)
@@ -46,6 +53,25 @@ pub struct G {
 pub struct M {
     pub g0: u64,
     pub curg: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct P {
+    pub mcache: u64,
+    /// Dead goroutines kept for reuse: their count, an i32.
+    pub free_goroutines: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sched {
+    /// The next thread's id, an i64.
+    pub mnext: u64,
+    /// Threads that have ended, an i64.
+    pub nmfreed: u64,
+    /// System goroutines, an i32.
+    pub ngsys: u64,
+    /// Dead goroutines kept for reuse: counts to add up, each an i32.
+    pub free_goroutines: Vec<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,18 +114,78 @@ pub struct Mspan {
 pub struct Memstats {
     /// Three `heapStatsDelta`, one after the other.
     pub heap_stats: u64,
+    /// Bytes, a word each.
+    pub stacks_sys: u64,
+    pub mspan_sys: u64,
+    pub mcache_sys: u64,
     pub buckhash_sys: u64,
+    pub gc_misc_sys: u64,
+    pub other_sys: u64,
+    /// Nanoseconds since 1970.
+    pub last_gc_unix: u64,
+    pub pause_total_ns: u64,
+    /// A u32.
+    pub numgc: u64,
+    /// A u32.
+    pub numforcedgc: u64,
+    /// A float64.
+    pub gc_cpu_fraction: u64,
     pub delta: HeapStatsDelta,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeapStatsDelta {
     pub size: u64,
+    /// Bytes that are neither heap nor counted in `memstats`: offsets of stacks, and of
+    /// what belongs to the GC.
+    pub in_stacks: u64,
+    pub in_gc: Vec<u64>,
     pub tiny_alloc_count: u64,
     pub large_alloc: u64,
     pub large_alloc_count: u64,
     /// An array of u64, indexed by size class.
     pub small_alloc_count: u64,
+    pub large_free: u64,
+    pub large_free_count: u64,
+    /// An array of u64, indexed by size class.
+    pub small_free_count: u64,
+}
+
+/// Words, of bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GcController {
+    pub memory_limit: u64,
+    pub gc_percent_heap_goal: u64,
+    pub sweep_dist_min_trigger: u64,
+    pub triggered: u64,
+    pub heap_marked: u64,
+    pub heap_in_use: u64,
+    pub heap_released: u64,
+    pub heap_free: u64,
+    pub total_alloc: u64,
+    pub total_free: u64,
+    pub mapped_ready: u64,
+    /// Whether the heap goal keeps 3% below the memory limit, not just 1 MiB.
+    pub relative_headroom: bool,
+}
+
+/// A bucket, then its stack, then its `memRecord`: `active`, and three to come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    pub bucket_size: u64,
+    pub allnext: u64,
+    pub typ: u64,
+    pub size: u64,
+    pub nstk: u64,
+    pub record_future: u64,
+    /// Of a `memRecordCycle`.
+    pub cycle_size: u64,
+    pub allocs: u64,
+    pub frees: u64,
+    /// Bytes allocated and freed, where they are counted apart (up to Go 1.26).
+    pub bytes: Option<(u64, u64)>,
+    /// Whether pprof hides frames of `internal/runtime/` too, not just of `runtime`.
+    pub hides_internal_runtime: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,30 +244,27 @@ impl Layout {
         };
         let at = |name, field| any(&[(name, field)]);
         let of_type = |field, old| any(&[("internal/abi.Type", field), ("runtime._type", old)]);
-        let of_delta = |field| at("runtime.heapStatsDelta", field);
         Ok(Layout {
             g: G { m: at("runtime.g", "m")?, goid: at("runtime.g", "goid")? },
             m: M { g0: at("runtime.m", "g0")?, curg: at("runtime.m", "curg")? },
-            p_mcache: at("runtime.p", "mcache")?,
+            p: P {
+                mcache: at("runtime.p", "mcache")?,
+                // Behind the list's head, whether inside the list (Go 1.25) or after it.
+                free_goroutines: at("runtime.p", "gFree")? + 8,
+            },
+            sched: Sched::from_offsets(&at)?,
             mcache: Mcache {
                 tiny_allocs: at("runtime.mcache", "tinyAllocs")?,
                 alloc: at("runtime.mcache", "alloc")?,
             },
             mspan: Mspan::from_offsets(&at)?,
-            memstats: Memstats {
-                heap_stats: at("runtime.mstats", "heapStats")? + at("runtime.consistentHeapStats", "stats")?,
-                buckhash_sys: at("runtime.mstats", "buckhash_sys")?,
-                delta: HeapStatsDelta {
-                    size: of_delta("_size")?,
-                    tiny_alloc_count: of_delta("tinyAllocCount")?,
-                    large_alloc: of_delta("largeAlloc")?,
-                    large_alloc_count: of_delta("largeAllocCount")?,
-                    small_alloc_count: of_delta("smallAllocCount")?,
-                },
-            },
+            memstats: Memstats::from_offsets(&at)?,
             mheap_sweepgen: at("runtime.mheap", "sweepgen")?,
             mheap_allspans: at("runtime.mheap", "allspans")?,
-            gc_controller_mapped_ready: at("runtime.gcControllerState", "mappedReady")?,
+            mheap_spanalloc_inuse: at("runtime.mheap", "spanalloc")? + at("runtime.fixalloc", "inuse")?,
+            mheap_cachealloc_inuse: at("runtime.mheap", "cachealloc")? + at("runtime.fixalloc", "inuse")?,
+            gc_controller: GcController::from_offsets(&at)?,
+            profile: Profile::from_offsets(&at)?,
             work_cycles: at("runtime.workType", "cycles")?,
             types: Type {
                 size: of_type("Size_", "size")?,
@@ -197,11 +280,112 @@ impl Layout {
     }
 }
 
+impl Sched {
+    fn from_offsets(at: &impl At) -> Result<Sched, String> {
+        let field = |name| at("runtime.schedt", name);
+        let list = at("runtime.gList", "_size")?;
+        // A lock, the lists of those with and without stack, and up to Go 1.24 their count.
+        let lists = field("gFree")? + 8;
+        let free_goroutines = match at("runtime.gList", "size") {
+            Ok(size) => vec![lists + size, lists + list + size],
+            Err(_) => vec![lists + 2 * list],
+        };
+        Ok(Sched {
+            mnext: field("mnext")?,
+            nmfreed: field("nmfreed")?,
+            ngsys: field("ngsys")?,
+            free_goroutines,
+        })
+    }
+}
+
+impl Memstats {
+    fn from_offsets(at: &impl At) -> Result<Memstats, String> {
+        let field = |name| at("runtime.mstats", name);
+        Ok(Memstats {
+            heap_stats: field("heapStats")? + at("runtime.consistentHeapStats", "stats")?,
+            stacks_sys: field("stacks_sys")?,
+            mspan_sys: field("mspan_sys")?,
+            mcache_sys: field("mcache_sys")?,
+            buckhash_sys: field("buckhash_sys")?,
+            gc_misc_sys: field("gcMiscSys")?,
+            other_sys: field("other_sys")?,
+            last_gc_unix: field("last_gc_unix")?,
+            pause_total_ns: field("pause_total_ns")?,
+            numgc: field("numgc")?,
+            numforcedgc: field("numforcedgc")?,
+            gc_cpu_fraction: field("gc_cpu_fraction")?,
+            delta: HeapStatsDelta::from_offsets(at)?,
+        })
+    }
+}
+
+impl HeapStatsDelta {
+    fn from_offsets(at: &impl At) -> Result<HeapStatsDelta, String> {
+        let field = |name| at("runtime.heapStatsDelta", name);
+        Ok(HeapStatsDelta {
+            size: field("_size")?,
+            in_stacks: field("inStacks")?,
+            // The second went with Go 1.25.
+            in_gc: [Some(field("inWorkBufs")?), field("inPtrScalarBits").ok()]
+                .into_iter()
+                .flatten()
+                .collect(),
+            tiny_alloc_count: field("tinyAllocCount")?,
+            large_alloc: field("largeAlloc")?,
+            large_alloc_count: field("largeAllocCount")?,
+            small_alloc_count: field("smallAllocCount")?,
+            large_free: field("largeFree")?,
+            large_free_count: field("largeFreeCount")?,
+            small_free_count: field("smallFreeCount")?,
+        })
+    }
+}
+
+impl GcController {
+    fn from_offsets(at: &impl At) -> Result<GcController, String> {
+        let field = |name| at("runtime.gcControllerState", name);
+        Ok(GcController {
+            memory_limit: field("memoryLimit")?,
+            gc_percent_heap_goal: field("gcPercentHeapGoal")?,
+            sweep_dist_min_trigger: field("sweepDistMinTrigger")?,
+            triggered: field("triggered")?,
+            heap_marked: field("heapMarked")?,
+            heap_in_use: field("heapInUse")?,
+            heap_released: field("heapReleased")?,
+            heap_free: field("heapFree")?,
+            total_alloc: field("totalAlloc")?,
+            total_free: field("totalFree")?,
+            mapped_ready: field("mappedReady")?,
+            // Both are news of Go 1.20 (runtime/mgcpacer.go `memoryLimitHeapGoal`).
+            relative_headroom: at("runtime.workType", "cpuStats").is_ok(),
+        })
+    }
+}
+
+impl Profile {
+    fn from_offsets(at: &impl At) -> Result<Profile, String> {
+        let bucket = |name| at("runtime.bucket", name);
+        let cycle = |name| at("runtime.memRecordCycle", name);
+        Ok(Profile {
+            bucket_size: bucket("_size")?,
+            allnext: bucket("allnext")?,
+            typ: bucket("typ")?,
+            size: bucket("size")?,
+            nstk: bucket("nstk")?,
+            record_future: at("runtime.memRecord", "future")?,
+            cycle_size: cycle("_size")?,
+            allocs: cycle("allocs")?,
+            frees: cycle("frees")?,
+            bytes: cycle("alloc_bytes").ok().zip(cycle("free_bytes").ok()),
+            // Both are news of Go 1.24 (runtime/pprof/protomem.go `writeHeapProto`).
+            hides_internal_runtime: at("runtime.mcache", "memProfRate").is_ok(),
+        })
+    }
+}
+
 impl Mspan {
-    /// `at` gives the offset of a struct's field, or its name when it has none.
-    fn from_offsets(
-        at: &impl Fn(&'static str, &'static str) -> Result<u64, String>,
-    ) -> Result<Mspan, String> {
+    fn from_offsets(at: &impl At) -> Result<Mspan, String> {
         let field = |name| at("runtime.mspan", name);
         Ok(Mspan {
             start_addr: field("startAddr")?,
@@ -222,6 +406,10 @@ impl Mspan {
         })
     }
 }
+
+/// Gives the offset of a struct's field, or its name when it has none.
+trait At: Fn(&'static str, &'static str) -> Result<u64, String> {}
+impl<F: Fn(&'static str, &'static str) -> Result<u64, String>> At for F {}
 
 /// The oldest Go line that heaptap reads.
 const OLDEST: u32 = 19;
