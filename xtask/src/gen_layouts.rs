@@ -56,8 +56,6 @@ const ROWS: [(&str, &[&str]); 23] = [
             "heapInUse",
             "heapReleased",
             "heapFree",
-            "totalAlloc",
-            "totalFree",
             "mappedReady",
         ],
     ),

@@ -162,8 +162,6 @@ pub struct GcController {
     pub heap_in_use: u64,
     pub heap_released: u64,
     pub heap_free: u64,
-    pub total_alloc: u64,
-    pub total_free: u64,
     pub mapped_ready: u64,
     /// Whether the heap goal keeps 3% below the memory limit, not just 1 MiB.
     pub relative_headroom: bool,
@@ -354,8 +352,6 @@ impl GcController {
             heap_in_use: field("heapInUse")?,
             heap_released: field("heapReleased")?,
             heap_free: field("heapFree")?,
-            total_alloc: field("totalAlloc")?,
-            total_free: field("totalFree")?,
             mapped_ready: field("mappedReady")?,
             // Both are news of Go 1.20 (runtime/mgcpacer.go `memoryLimitHeapGoal`).
             relative_headroom: at("runtime.workType", "cpuStats").is_ok(),

@@ -88,7 +88,8 @@ impl MemStatsReader {
         })
     }
 
-    /// Reads the statistics. A note says when they never stood still, so that they are
+    /// Reads the statistics, as they stand: `runtime.ReadMemStats` first empties the caches
+    /// of the Ps, which moves some bytes from stacks to idle heap. A note says when they never stood still, so that they are
     /// of slightly different moments.
     ///
     /// # Errors
@@ -162,7 +163,7 @@ impl MemStatsReader {
             buck_hash_sys: word(at.buckhash_sys),
             gc_sys,
             other_sys: word(at.other_sys),
-            next_gc: pacer.heap_goal(),
+            next_gc: pacer.heap_goal(heap_alloc),
             last_gc: word(at.last_gc_unix),
             pause_total_ns: word(at.pause_total_ns),
             num_gc: half(at.numgc),
@@ -222,10 +223,10 @@ impl Pacer<'_> {
         u64_at(self.fields, offset as usize).unwrap_or(0)
     }
 
-    /// `gcControllerState.heapGoalInternal`.
-    fn heap_goal(&self) -> u64 {
+    /// `gcControllerState.heapGoalInternal`, with so many bytes of objects in the heap.
+    fn heap_goal(&self, heap_alloc: u64) -> u64 {
         let goal = self.word(self.layout.gc_percent_heap_goal);
-        let limited = self.memory_limit_heap_goal();
+        let limited = self.memory_limit_heap_goal(heap_alloc);
         if limited < goal {
             return limited;
         }
@@ -238,12 +239,11 @@ impl Pacer<'_> {
     }
 
     /// `gcControllerState.memoryLimitHeapGoal`.
-    fn memory_limit_heap_goal(&self) -> u64 {
+    fn memory_limit_heap_goal(&self, heap_alloc: u64) -> u64 {
         let at = self.layout;
         let [limit, ready, free, marked] =
             [at.memory_limit, at.mapped_ready, at.heap_free, at.heap_marked].map(|field| self.word(field));
-        let alloc = self.word(at.total_alloc).wrapping_sub(self.word(at.total_free));
-        let non_heap = ready.saturating_sub(free).saturating_sub(alloc);
+        let non_heap = ready.saturating_sub(free).saturating_sub(heap_alloc);
         let over = non_heap.saturating_add(ready.saturating_sub(limit));
         if over >= limit {
             return marked;
