@@ -25,6 +25,7 @@ func callC(n int) {
 	C.callBack(C.int(n))
 }
 
+//go:noinline
 //export allocateFromC
 func allocateFromC() {
 	sink = unsafe.Pointer(new(scanT96)) // site:allocateFromC

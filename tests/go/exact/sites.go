@@ -2,6 +2,11 @@
 
 package main
 
+import (
+	"runtime"
+	"strings"
+)
+
 // object is one object per round, made by new, at the comment called as the site.
 func object(site, typ string, size uint64) []row {
 	return []row{{Type: typ, Kind: "newobject", Marker: site, Objects: 1, Requested: size}}
@@ -10,6 +15,19 @@ func object(site, typ string, size uint64) []row {
 // one is one object per round, of a kind, at the comment called as the site.
 func one(site, kind string) []row {
 	return []row{{Kind: kind, Marker: site, Objects: 1}}
+}
+
+// generic is one object of 24 bytes per type and round, made by a generic function.
+func generic(types ...string) []row {
+	var rows []row
+	for _, typ := range types {
+		rows = append(rows, row{Type: typ, Objects: 1, Requested: 24})
+	}
+	if strings.HasPrefix(runtime.Version(), "go1.19") {
+		// It allocates by the shape that the types have in common.
+		return []row{{Objects: uint64(len(types)), Requested: 24 * uint64(len(types))}}
+	}
+	return rows
 }
 
 // inlined are the frames of functions inlined, each into the next, at the comments called
@@ -62,7 +80,7 @@ var sites = append([]site{
 	{name: "makePointers", run: makePointers, rounds: 1213, rows: []row{{Type: "*uint8", Kind: "makeslice", Marker: "makePointers", Objects: 1, Requested: 800}}},
 	{name: "makeBytesLarge", run: makeBytesLarge, rounds: 107, rows: []row{{Type: "uint8", Kind: "makeslice", Marker: "makeBytesLarge", Objects: 1, Requested: 60000}}},
 	{name: "makeUnits", run: makeUnits, rounds: 1217, rows: []row{{Objects: 0}}},
-	{name: "makeAndCopy", run: makeAndCopy, rounds: 1223, rows: []row{{Type: "uint8", Kind: "makeslice", Marker: "makeAndCopy", Objects: 1, Requested: 40}}},
+	{name: "makeAndCopy", run: makeAndCopy, rounds: 1223, rows: one("makeAndCopy", "makeslice")},
 	{name: "growPointers", run: growPointers, rounds: 211, rows: []row{{Type: "*uint8", Kind: "growslice", Marker: "growPointers", Objects: 8}}},
 	{name: "growLocal", run: growLocal, rounds: 223},
 	{name: "concat", run: concat, rounds: 1229, rows: one("concat", "string")},
@@ -93,17 +111,11 @@ var sites = append([]site{
 	{name: "inlinedA", run: inlinedA, rounds: 1321, frames: inlined("newLeaf", "inlinedA"), rows: object("newLeaf", "main.leaf", 16)},
 	{name: "inlinedB", run: inlinedB, rounds: 1327, frames: inlined("newLeaf", "inlinedB"), rows: object("newLeaf", "main.leaf", 16)},
 	{name: "inlinedTwice", run: inlinedTwice, rounds: 1361, frames: inlined("newLeaf", "newTree", "inlinedTwice"), rows: object("newLeaf", "main.leaf", 16)},
-	{name: "genericScan", run: genericScan, rounds: 1367, frames: []frame{{Function: "main.newOf[...]", Marker: "newOf"}, {Function: "main.genericScan"}}, rows: []row{
-		{Type: "main.pairA", Objects: 1, Requested: 24},
-		{Type: "main.pairB", Objects: 1, Requested: 24},
-	}},
-	{name: "genericNoscan", run: genericNoscan, rounds: 1373, frames: []frame{{Function: "main.newOf[...]", Marker: "newOf"}, {Function: "main.genericNoscan"}}, rows: []row{
-		{Type: "main.pointsA", Objects: 1, Requested: 24},
-		{Type: "main.pointsB", Objects: 1, Requested: 24},
-	}},
+	{name: "genericScan", run: genericScan, rounds: 1367, frames: []frame{{Function: "main.newOf[...]", Marker: "newOf"}, {Function: "main.genericScan"}}, rows: generic("main.pairA", "main.pairB")},
+	{name: "genericNoscan", run: genericNoscan, rounds: 1373, frames: []frame{{Function: "main.newOf[...]", Marker: "newOf"}, {Function: "main.genericNoscan"}}, rows: generic("main.pointsA", "main.pointsB")},
 	{name: "structToInterface", run: structToInterface, rounds: 1381, rows: []row{{Type: "main.scanT160", Kind: "interface", Marker: "structToInterface", Objects: 1, Requested: 160}}},
 	{name: "intToInterface", run: intToInterface, rounds: 1399, rows: one("intToInterface", "interface"), sharesBlocks: true},
-	{name: "stringToInterface", run: stringToInterface, rounds: 1409, rows: []row{{Type: "string", Kind: "interface", Marker: "stringToInterface", Objects: 1, Requested: 16}}},
+	{name: "stringToInterface", run: stringToInterface, rounds: 1409, rows: []row{{Kind: "interface", Marker: "stringToInterface", Objects: 1, Requested: 16}}},
 	{name: "byReflection", run: byReflection, rounds: 1423, rows: []row{{Type: "main.scanT64", Marker: "byReflection", Objects: 1, Requested: 64}}},
 	{name: "deep", run: deep, rounds: 1427, frames: []frame{{Function: "main.deepBottom", Marker: "deepBottom"}}, rows: object("deepBottom", "main.scanT32", 32)},
 	{name: "tooDeep", run: tooDeep, rounds: 101, workers: 3, frames: []frame{{Function: "main.tooDeepBottom", Marker: "tooDeepBottom"}}, rows: object("tooDeepBottom", "main.scanT64", 64)},

@@ -151,7 +151,12 @@ pub(super) fn classify(hidden: &[&str], top: &str, type_name: &str) -> Kind {
     let kind = lookup(LINKNAMED, top).unwrap_or_else(|| {
         let entry = hidden.iter().rev().find(|f| !TRANSPARENT.contains(f));
         // From Go 1.27 compiled code calls the allocator itself.
-        entry.map_or(Kind::Newobject, |f| of_runtime_function(f))
+        match entry {
+            // `make` and `copy` in one (cmd/compile/internal/walk `walkMakeSliceCopy`).
+            None | Some(&"runtime.mallocgc") if type_name.is_empty() => Kind::Makeslice,
+            Some(function) => of_runtime_function(function),
+            None => Kind::Newobject,
+        }
     });
     if kind == Kind::Newobject && is_closure(type_name) { Kind::Closure } else { kind }
 }
@@ -164,9 +169,10 @@ fn within_allocator(hidden: &[&str]) -> bool {
     hidden.iter().skip(innermost).any(|f| is_allocator(f))
 }
 
-/// `mallocgc` and, from Go 1.24, the functions it is divided into.
+/// `mallocgc` and, from Go 1.24, the functions it is divided into; and what calls nothing
+/// else, since below `systemstack` in Go 1.19 `mallocgc` does not show.
 fn is_allocator(function: &str) -> bool {
-    function.starts_with("runtime.mallocgc")
+    function.starts_with("runtime.mallocgc") || ["runtime.newobject", "runtime.newarray"].contains(&function)
 }
 
 fn of_runtime_function(function: &str) -> Kind {
@@ -278,6 +284,11 @@ mod tests {
                 Kind::Goroutine,
             ),
             (&["runtime.growslice", "runtime.(*Frames).Next"], "main.f", "", Kind::Runtime),
+            // Go 1.19: systemstack hides mallocgc.
+            (&["runtime.newobject", "runtime.allocm", "runtime.newobject"], "main.f", "", Kind::Runtime),
+            (&[], "main.f", "", Kind::Makeslice),
+            (&["runtime.mallocgc"], "main.f", "", Kind::Makeslice),
+            (&[], "main.f", "?", Kind::Newobject),
             (&["runtime.newobject"], "runtime.doInit", "", Kind::Runtime),
             // The allocator starts a GC cycle, which starts its workers.
             (

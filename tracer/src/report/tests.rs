@@ -78,7 +78,7 @@ fn stacks_that_read_the_same_are_one_site() {
     ]);
     let got: Vec<_> = report.sites.iter().map(|s| (s.type_name.as_str(), s.kind, s.alloc_objects)).collect();
     let closure = "struct { F uintptr; X0 int }";
-    assert_eq!(got[0], ("", Kind::Newobject, 2));
+    assert_eq!(got[0], ("", Kind::Makeslice, 2));
     assert!(got[1..].contains(&("main.T", Kind::Newobject, 1)), "{got:?}");
     assert!(got[1..].contains(&(closure, Kind::Closure, 1)), "{got:?}");
     let mut ids: Vec<_> = report.sites.iter().map(|s| &s.id).collect();
