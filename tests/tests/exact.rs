@@ -1,6 +1,6 @@
 //! heaptap's reports state exactly what a program allocated, on each Go line and variant.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
@@ -43,9 +43,16 @@ fn check_exact(line: GoLine, variant: Variant) -> Result<()> {
     Ok(())
 }
 
-/// What a stripped program must share with its unstripped twin: objects by place and type.
-fn places<'r>(sites: &[&'r Site]) -> BTreeSet<(&'r str, &'r str, u64, &'r [Frame])> {
-    sites.iter().map(|s| (&*s.type_, &*s.kind, s.alloc_objects, &*s.frames)).collect()
+/// What a stripped program must share with its unstripped twin: the objects of each type
+/// and kind at each place. Of the longest stacks the outermost frames are left out: there
+/// it depends on the GC whether one more frame of the allocator takes the place of theirs.
+fn places<'r>(sites: &[&'r Site]) -> BTreeMap<(&'r str, &'r str, &'r [Frame]), u64> {
+    let mut places = BTreeMap::new();
+    for site in sites {
+        let frames = &site.frames[..site.frames.len().min(100)];
+        *places.entry((&*site.type_, &*site.kind, frames)).or_default() += site.alloc_objects;
+    }
+    places
 }
 
 fn check_stripped_is_plain(line: GoLine) -> Result<()> {
@@ -56,9 +63,9 @@ fn check_stripped_is_plain(line: GoLine) -> Result<()> {
     let stripped_sites = manifest.steady_sites(&stripped, &markers);
     let (plain, stripped) = (places(&plain_sites), places(&stripped_sites));
     ensure!(plain.len() > 60, "only {} places", plain.len());
-    let missing: Vec<_> = plain.difference(&stripped).take(3).collect();
-    let added: Vec<_> = stripped.difference(&plain).take(3).collect();
-    ensure!(plain == stripped, "only in plain: {missing:#?}\nonly in stripped: {added:#?}");
+    let differs = |(place, objects): &(&_, &u64)| stripped.get(place) != Some(objects);
+    let wrong: Vec<_> = plain.iter().filter(differs).take(3).collect();
+    ensure!(wrong.is_empty() && plain.len() == stripped.len(), "plain, but not stripped: {wrong:#?}");
     Ok(())
 }
 

@@ -178,10 +178,10 @@ fn is_allocator(function: &str) -> bool {
 fn of_runtime_function(function: &str) -> Kind {
     // A function literal speaks for the function it stands in: `newproc.func1`.
     let function = function.find(".func").map_or(function, |n| &function[..n]);
-    if is_allocator(function) {
-        return Kind::Newobject;
-    }
     if let Some(name) = function.strip_prefix("runtime.") {
+        if name.starts_with("mallocgc") {
+            return Kind::Newobject;
+        }
         return lookup(RUNTIME, name).unwrap_or(Kind::Runtime);
     }
     match function.strip_prefix("internal/runtime/maps.") {
