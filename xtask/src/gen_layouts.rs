@@ -35,7 +35,7 @@ const COLUMNS: [(&str, &str); 11] = [
 
 /// The rows: a struct, and those of its fields that heaptap reads. `_size` is the size
 /// of the struct. A struct or field that was renamed appears under each of its names.
-const ROWS: [(&str, &[&str]); 23] = [
+const ROWS: [(&str, &[&str]); 24] = [
     ("internal/abi.MapType", &["_size"]),
     ("internal/abi.OldMapType", &["_size"]),
     ("internal/abi.SwissMapType", &["_size"]),
@@ -44,7 +44,24 @@ const ROWS: [(&str, &[&str]); 23] = [
     ("runtime.bucket", &["_size", "allnext", "typ", "size", "nstk"]),
     ("runtime.consistentHeapStats", &["stats"]),
     ("runtime.fixalloc", &["inuse"]),
-    ("runtime.g", &["m", "goid"]),
+    (
+        "runtime.g",
+        &[
+            "m",
+            "goid",
+            "stack",
+            "sched",
+            "syscallsp",
+            "syscallpc",
+            "atomicstatus",
+            "waitsince",
+            "waitreason",
+            "lockedm",
+            "parentGoid",
+            "gopc",
+            "startpc",
+        ],
+    ),
     (
         "runtime.gcControllerState",
         &[
@@ -60,6 +77,7 @@ const ROWS: [(&str, &[&str]); 23] = [
         ],
     ),
     ("runtime.gList", &["_size", "size"]),
+    ("runtime.gobuf", &["sp", "pc"]),
     (
         "runtime.heapStatsDelta",
         &[

@@ -5,12 +5,14 @@
 //! or not. Text sections split by a linker (`moduledata.textsectmap`) do not occur on
 //! amd64 and are not read.
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 
 use super::elf::{Elf, u32_at, u64_at};
 use super::functions::{Entry, Functions, MAX_NAME};
 use super::moduledata::ModuleData;
-use super::{MAX_INLINED, SourceFrame};
+use super::{MAX_INLINED, SourceFrame, TracedFrame};
 
 /// `PCDATA_InlTreeIndex` and `FUNCDATA_InlTree` of internal/abi/symtab.go.
 const PCDATA_INL_TREE_INDEX: u32 = 2;
@@ -139,7 +141,30 @@ pub struct LineTable {
     text: u64,
     /// `moduledata.gofunc` to the end of its segment.
     gofunc: Bytes,
+    /// `abi.FuncIDWrapper`, whose number differs between releases.
+    wrapper_id: OnceLock<Option<u8>>,
 }
+
+/// What the runtime's unwinder knows of the code at an address (runtime/traceback.go
+/// `unwinder.resolveInternal`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unwind<'a> {
+    /// Where the function begins.
+    pub entry: u64,
+    /// The function's name.
+    pub function: &'a [u8],
+    /// Bytes from the stack pointer to the return address; `None` for code that the
+    /// runtime does not unwind (C code in the race detector).
+    pub sp_delta: Option<i32>,
+    /// Nothing called it: the last frame of a stack.
+    pub is_outermost: bool,
+    /// It writes to the stack pointer in ways `sp_delta` does not tell.
+    pub writes_sp: bool,
+}
+
+/// `abi.FuncFlagTopFrame` and `abi.FuncFlagSPWrite` of internal/abi/symtab.go.
+const FLAG_TOP_FRAME: u8 = 1;
+const FLAG_SP_WRITE: u8 = 2;
 
 impl LineTable {
     pub(crate) fn new(
@@ -154,14 +179,14 @@ impl LineTable {
             None => elf.section_range(".text")?.0,
         };
         let gofunc = module.and_then(|m| m.gofunc).and_then(|addr| elf.tail_bytes(addr)).unwrap_or_default();
-        Some(LineTable { bytes: elf.tail_bytes(addr)?, header, text, gofunc })
+        Some(LineTable { bytes: elf.tail_bytes(addr)?, header, text, gofunc, wrapper_id: OnceLock::new() })
     }
 
     /// Reads a table that begins at the start of `bytes`, for code that begins at
     /// `text`, with inline trees relative to the start of `gofunc`.
     pub fn parse(bytes: Bytes, text: u64, gofunc: Bytes) -> Option<LineTable> {
         let header = Header::parse(&bytes)?;
-        Some(LineTable { bytes, header, text, gofunc })
+        Some(LineTable { bytes, header, text, gofunc, wrapper_id: OnceLock::new() })
     }
 
     /// The functions, named as the table names them. Their names are slices of `file`,
@@ -187,6 +212,11 @@ impl LineTable {
     /// As runtime.CallersFrames: an inlined frame's line is that of its own current
     /// statement, its caller's that of `parentPc`.
     pub fn frames(&self, addr: u64) -> Vec<SourceFrame> {
+        self.traced(addr).into_iter().map(|frame| frame.source).collect()
+    }
+
+    /// As [`LineTable::frames`], with what decides whether a stack trace shows them.
+    pub fn traced(&self, addr: u64) -> Vec<TracedFrame> {
         let mut frames = Vec::new();
         let Some(func) = self.func_at(addr) else { return frames };
         let mut pc = addr;
@@ -195,7 +225,9 @@ impl LineTable {
             let name_off = call.map_or(func.name_off, |c| c.name_off);
             let (file, line) = self.file_line(&func, pc).unwrap_or_default();
             let function = self.name(name_off).map(|n| String::from_utf8_lossy(n).into_owned());
-            frames.push(SourceFrame { function: function.unwrap_or_default(), file, line });
+            let source = SourceFrame { function: function.unwrap_or_default(), file, line };
+            let id = call.map_or(func.id, |c| c.id);
+            frames.push(TracedFrame { source, is_wrapper: self.wrapper_id() == Some(id) });
             let Some(call) = call else { break };
             let Some(parent) = func.entry.checked_add(u64::from(call.parent_pc)) else { break };
             pc = parent;
@@ -211,6 +243,28 @@ impl LineTable {
         const ARGS_SIZE_UNKNOWN: u32 = 0x8000_0000;
         let args = self.func_at(addr)?.args;
         (args < ARGS_SIZE_UNKNOWN).then_some(args)
+    }
+
+    /// What unwinding past `addr` takes; `None` outside Go code.
+    pub fn unwind(&self, addr: u64) -> Option<Unwind<'_>> {
+        let func = self.func_at(addr)?;
+        Some(Unwind {
+            entry: func.entry,
+            function: self.name(func.name_off)?,
+            sp_delta: self.pc_value(&func, func.pcsp, addr),
+            is_outermost: func.flags & FLAG_TOP_FRAME != 0,
+            writes_sp: func.flags & FLAG_SP_WRITE != 0,
+        })
+    }
+
+    /// The linker marks `runtime.deferreturn` as a wrapper too
+    /// (cmd/internal/objabi/funcid.go), and every program has it.
+    fn wrapper_id(&self) -> Option<u8> {
+        let find = || {
+            let mut funcs = (0..self.header.nfunc).filter_map(|i| self.func(i));
+            Some(funcs.find(|func| self.name(func.name_off) == Some(b"runtime.deferreturn"))?.id)
+        };
+        *self.wrapper_id.get_or_init(find)
     }
 
     fn file_line(&self, func: &Func, pc: u64) -> Option<(String, u32)> {
@@ -263,9 +317,13 @@ impl LineTable {
             entry,
             name_off: field(0)?,
             args: field(1)?,
+            pcsp: field(3)?,
             pcfile: field(4)?,
             pcln: field(5)?,
             cu_offset: field(7)?,
+            // Function id, flags, padding and the number of funcdata end the structure.
+            id: *raw.get(func_len - 4)?,
+            flags: *raw.get(func_len - 3)?,
             inl_index: self.inl_index(raw, field(6)?),
             inl_tree: self.inl_tree(raw, func_len, field(6)?),
         })
@@ -293,10 +351,14 @@ impl LineTable {
         let tree = self.gofunc.get(func.inl_tree?..)?;
         let index = usize::try_from(self.pc_value(func, func.inl_index, pc)?).ok()?;
         // runtime.inlinedCall; before Go 1.20 parent, funcID, file and line come first.
-        let (size, name_off, parent_pc) =
-            if self.header.form == Form::Go118 { (20, 12, 16) } else { (16, 4, 8) };
+        let (size, id, name_off, parent_pc) =
+            if self.header.form == Form::Go118 { (20, 2, 12, 16) } else { (16, 0, 4, 8) };
         let call = tree.get(index.checked_mul(size)?..)?;
-        Some(InlinedCall { name_off: u32_at(call, name_off)?, parent_pc: u32_at(call, parent_pc)? })
+        Some(InlinedCall {
+            id: *call.get(id)?,
+            name_off: u32_at(call, name_off)?,
+            parent_pc: u32_at(call, parent_pc)?,
+        })
     }
 
     /// The value at `pc` of the pc-value table at `offset` of pctab (runtime.pcvalue):
@@ -328,9 +390,15 @@ struct Func {
     entry: u64,
     name_off: u32,
     args: u32,
+    /// Offset in pctab; 0 for none.
+    pcsp: u32,
     pcfile: u32,
     pcln: u32,
     cu_offset: u32,
+    /// `abi.FuncID`.
+    id: u8,
+    /// `abi.FuncFlag`.
+    flags: u8,
     /// Offset in pctab; 0 for none.
     inl_index: u32,
     inl_tree: Option<usize>,
@@ -338,6 +406,8 @@ struct Func {
 
 #[derive(Debug, Clone, Copy)]
 struct InlinedCall {
+    /// `abi.FuncID`.
+    id: u8,
     name_off: u32,
     /// Offset from the function's entry to an instruction at the call's place.
     parent_pc: u32,

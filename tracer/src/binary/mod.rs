@@ -18,7 +18,7 @@ use bytes::Bytes;
 pub use buildinfo::BuildInfo;
 pub use dwarf::Dwarf;
 pub use functions::{Function, Functions};
-pub use gopclntab::LineTable;
+pub use gopclntab::{LineTable, Unwind};
 pub use moduledata::ModuleData;
 
 use crate::base::{Error, Result};
@@ -60,6 +60,15 @@ pub struct SourceFrame {
     pub file: String,
     /// 0 when unknown.
     pub line: u32,
+}
+
+/// A source frame as the runtime's stack traces know it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TracedFrame {
+    pub source: SourceFrame,
+    /// Made by the compiler to call another function: a method of an embedded type, a
+    /// method called through an interface, a deferred call.
+    pub is_wrapper: bool,
 }
 
 impl Binary {

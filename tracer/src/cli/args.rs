@@ -28,6 +28,8 @@ pub enum Command {
     Record(Record),
     /// Report a capture file: a table, JSON, a pprof profile or folded stacks
     Report(Report),
+    /// Show what the goroutines of a process do and where they were created, without stopping it
+    Goroutines(Goroutines),
     /// Show what would be probed in a process or executable, and at what price
     Plan(Plan),
     /// Check whether this machine and user can trace, and how to fix it
@@ -47,6 +49,18 @@ pub struct TargetArgs {
     /// Start the command after `--`, with probes in place before its first instruction
     #[arg(long, requires = "cmd")]
     pub exec: bool,
+}
+
+/// Which running process. Exactly one of the two.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct ProcessArgs {
+    /// The process with this id
+    #[arg(long, value_name = "PID")]
+    pub pid: Option<i32>,
+    /// The one process with this name (as `pgrep -x` finds it)
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -122,8 +136,51 @@ pub enum Sort {
 }
 
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false, args = ["pid", "name", "binary"])]
+pub struct Goroutines {
+    #[command(flatten)]
+    pub process: ProcessArgs,
+    #[arg(long, value_enum, default_value_t = GoroutineFormat::Table)]
+    pub format: GoroutineFormat,
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+    /// Write to this file instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Groups shown in the table; 0 for all
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub limit: usize,
+    /// Only groups with a function, or a creator, that matches this regular expression
+    #[arg(long, value_name = "REGEX")]
+    pub filter: Option<String>,
+    /// Also the runtime's own goroutines and functions
+    #[arg(long)]
+    pub all: bool,
+    /// Take the target to be built by this Go version when it does not say (1.26, go1.26.6)
+    #[arg(long, value_name = "VERSION")]
+    pub assume_go: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GoroutineFormat {
+    Table,
+    Json,
+    /// Gzip'd profile.proto for `go tool pprof`
+    Pprof,
+}
+
+#[derive(Debug, Args)]
 pub struct Plan {
+    #[command(flatten)]
+    pub program: ProgramArgs,
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which program. Exactly one of the three.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct ProgramArgs {
     /// The process with this id
     #[arg(long, value_name = "PID")]
     pub pid: Option<i32>,
@@ -133,8 +190,6 @@ pub struct Plan {
     /// An executable file
     #[arg(long, value_name = "FILE")]
     pub binary: Option<PathBuf>,
-    #[arg(long)]
-    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -163,6 +218,10 @@ mod tests {
     #[test]
     fn one_target_is_asked_for() {
         assert!(Cli::try_parse_from(["heaptap", "record", "--pid", "1", "--for", "10s"]).is_ok());
+        assert!(Cli::try_parse_from(["heaptap", "plan", "--pid", "1", "--json"]).is_ok());
+        assert!(Cli::try_parse_from(["heaptap", "plan", "--pid", "1", "--binary", "x"]).is_err());
+        assert!(Cli::try_parse_from(["heaptap", "goroutines", "--name", "x", "--json"]).is_ok());
+        assert!(Cli::try_parse_from(["heaptap", "goroutines", "--json"]).is_err());
         assert!(Cli::try_parse_from(["heaptap", "record"]).is_err());
         assert!(Cli::try_parse_from(["heaptap", "record", "--pid", "1", "--name", "x"]).is_err());
         assert!(Cli::try_parse_from(["heaptap", "record", "--exec"]).is_err());

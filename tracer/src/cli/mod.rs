@@ -4,6 +4,7 @@
 
 pub mod args;
 mod doctor;
+mod goroutines;
 mod plan;
 mod record;
 mod report;
@@ -21,6 +22,7 @@ pub fn run(cli: &Cli) -> u8 {
     let outcome = match &cli.command {
         Command::Record(args) => record::run(args),
         Command::Report(args) => report::run(args),
+        Command::Goroutines(args) => goroutines::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Doctor(args) => doctor::run(args),
     };

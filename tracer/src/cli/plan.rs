@@ -20,9 +20,10 @@ pub(super) fn run(args: &Plan) -> Result<u8> {
 }
 
 fn binary(args: &Plan) -> Result<Binary> {
-    match &args.binary {
+    let program = &args.program;
+    match &program.binary {
         Some(path) => target::open_binary(path),
-        None => Ok(target::identify(find_process(args.pid, args.name.as_deref())?, None)?.binary),
+        None => Ok(target::identify(find_process(program.pid, program.name.as_deref())?, None)?.binary),
     }
 }
 

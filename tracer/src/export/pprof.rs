@@ -1,4 +1,4 @@
-//! The report as a pprof profile: gzip'd `profile.proto`, for `go tool pprof`.
+//! Reports as pprof profiles: gzip'd `profile.proto`, for `go tool pprof`.
 
 use std::io::Write;
 
@@ -9,7 +9,8 @@ use prost::Message;
 
 use super::put;
 use crate::base::{Error, Result};
-use crate::report::{Frame, Report, Site};
+use crate::report::goroutines::{Goroutines, Group};
+use crate::report::{Frame, Report, Site, Target};
 
 /// Messages of github.com/google/pprof `proto/profile.proto`; tags are its field
 /// numbers. Fields heaptap leaves empty are left out.
@@ -134,7 +135,19 @@ mod proto {
 /// # Errors
 /// When `out` does not take it; a closed pipe is no error.
 pub fn write(report: &Report, out: &mut impl Write) -> Result<()> {
-    let bytes = profile(report).encode_to_vec();
+    put_profile(&profile(report), out)
+}
+
+/// Writes goroutines by stack, as the runtime's own goroutine profile counts them.
+///
+/// # Errors
+/// When `out` does not take it; a closed pipe is no error.
+pub fn write_goroutines(goroutines: &Goroutines, out: &mut impl Write) -> Result<()> {
+    put_profile(&goroutine_profile(goroutines), out)
+}
+
+fn put_profile(profile: &proto::Profile, out: &mut impl Write) -> Result<()> {
+    let bytes = profile.encode_to_vec();
     let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
     let packed = gzip
         .write_all(&bytes)
@@ -144,7 +157,7 @@ pub fn write(report: &Report, out: &mut impl Write) -> Result<()> {
 }
 
 fn profile(report: &Report) -> proto::Profile {
-    let mut builder = Builder::new(report);
+    let mut builder = Builder::new(&report.target);
     let sample_type = [
         ("alloc_objects", "count"),
         ("alloc_space", "bytes"),
@@ -175,6 +188,27 @@ fn profile(report: &Report) -> proto::Profile {
     }
 }
 
+fn goroutine_profile(goroutines: &Goroutines) -> proto::Profile {
+    let mut builder = Builder::new(&goroutines.target);
+    let count = builder.value_type("goroutine", "count");
+    let sample = goroutines.groups.iter().map(|group| builder.goroutine_sample(group)).collect();
+    let comment = goroutines.notes.iter().map(|text| builder.string(text)).collect();
+    proto::Profile {
+        sample_type: vec![count],
+        sample,
+        mapping: builder.mappings,
+        location: builder.locations,
+        function: builder.functions,
+        string_table: builder.strings,
+        time_nanos: signed(goroutines.read_unix_ns),
+        duration_nanos: 0,
+        period_type: Some(count),
+        period: 1,
+        comment,
+        default_sample_type: 0,
+    }
+}
+
 /// Collects what samples refer to, each thing once.
 struct Builder {
     strings: Vec<String>,
@@ -187,7 +221,7 @@ struct Builder {
 }
 
 impl Builder {
-    fn new(report: &Report) -> Builder {
+    fn new(target: &Target) -> Builder {
         let mut builder = Builder {
             strings: Vec::new(),
             string_index: HashMap::new(),
@@ -199,7 +233,6 @@ impl Builder {
         };
         // The format wants the empty string first.
         builder.string("");
-        let target = &report.target;
         let build_id = builder.string(target.build_id.as_deref().unwrap_or_default());
         // The executable's mapping comes first: pprof takes that one for the program.
         let (own, others): (Vec<_>, Vec<_>) =
@@ -238,21 +271,22 @@ impl Builder {
         proto::ValueType { r#type: self.string(name), unit: self.string(unit) }
     }
 
+    fn label(&mut self, key: &str, text: &str) -> proto::Label {
+        proto::Label { key: self.string(key), str: self.string(text), num: 0, num_unit: 0 }
+    }
+
+    fn goroutine_sample(&mut self, group: &Group) -> proto::Sample {
+        let mut label = vec![self.label("state", group.state())];
+        if let Some(creation) = &group.created_by {
+            label.push(self.label("created by", &creation.function));
+        }
+        proto::Sample { location_id: self.stack(&group.frames), value: vec![signed(group.count)], label }
+    }
+
     fn sample(&mut self, site: &Site) -> proto::Sample {
-        let kind = proto::Label {
-            key: self.string("kind"),
-            str: self.string(site.kind.name()),
-            num: 0,
-            num_unit: 0,
-        };
-        let mut label = vec![kind];
+        let mut label = vec![self.label("kind", site.kind.name())];
         if !site.type_name.is_empty() {
-            label.push(proto::Label {
-                key: self.string("type"),
-                str: self.string(&site.type_name),
-                num: 0,
-                num_unit: 0,
-            });
+            label.push(self.label("type", &site.type_name));
         }
         proto::Sample {
             location_id: self.stack(&site.frames),

@@ -3,6 +3,7 @@
 //! Pure: built from a [`State`] alone, sorted, so that the same capture gives the same
 //! bytes.
 
+pub mod goroutines;
 mod kind;
 mod notes;
 mod sites;

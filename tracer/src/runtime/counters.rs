@@ -249,7 +249,8 @@ fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
     Some(u16::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
-fn now_ns() -> Result<u64> {
+/// The monotonic clock, which is also the runtime's `nanotime` (runtime/sys_linux_amd64.s).
+pub(super) fn now_ns() -> Result<u64> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
         .map_err(|e| Error::environment("cannot read the monotonic clock").because(e))?;
     Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)

@@ -11,10 +11,10 @@ use crate::binary::Binary;
 /// A global variable of package runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Global {
-    /// `allgs []*g`
-    Allgs,
     /// `allglen uintptr`: how many pointers lie at `allgptr`
     AllgLen,
+    /// `allgptr **g`
+    AllgPtr,
     /// `allp []*p`
     Allp,
     /// `gcBlackenEnabled uint32`
@@ -33,14 +33,16 @@ pub enum Global {
     Mheap,
     /// `sched schedt`
     Sched,
+    /// `waitReasonStrings [...]string`
+    WaitReasonStrings,
     /// `work workType`
     Work,
 }
 
 impl Global {
-    pub const ALL: [Global; 12] = [
-        Global::Allgs,
+    pub const ALL: [Global; 13] = [
         Global::AllgLen,
+        Global::AllgPtr,
         Global::Allp,
         Global::GcBlackenEnabled,
         Global::GcController,
@@ -50,6 +52,7 @@ impl Global {
         Global::Memstats,
         Global::Mheap,
         Global::Sched,
+        Global::WaitReasonStrings,
         Global::Work,
     ];
 
@@ -99,8 +102,8 @@ impl Global {
         let whole = |_: &Layout| 0;
         let clue = |symbol, function, operand| Clue { symbol, function, operand, inside: whole, align: 8 };
         match self {
-            Global::Allgs => clue("runtime.allgs", "runtime.forEachG", 1),
             Global::AllgLen => clue("runtime.allglen", "runtime.forEachGRace", 0),
+            Global::AllgPtr => clue("runtime.allgptr", "runtime.forEachGRace", 1),
             Global::Allp => clue("runtime.allp", "runtime.gcMarkTinyAllocs", 0),
             Global::GcBlackenEnabled => {
                 Clue { align: 4, ..clue("runtime.gcBlackenEnabled", "runtime.gcParkAssist", 1) }
@@ -123,6 +126,7 @@ impl Global {
             Global::Sched => {
                 Clue { inside: |layout| layout.sched.mnext, ..clue("runtime.sched", "runtime.mReserveID", 0) }
             }
+            Global::WaitReasonStrings => clue("runtime.waitReasonStrings", "runtime.waitReason.String", 1),
             Global::Work => clue("runtime.work", "runtime.putfull", 0),
         }
     }

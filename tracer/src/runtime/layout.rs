@@ -47,6 +47,27 @@ pub struct Layout {
 pub struct G {
     pub m: u64,
     pub goid: u64,
+    /// Two addresses: the lowest of the stack, and the end behind its highest.
+    pub stack: u64,
+    /// Stack pointer and program counter while it does not run (`sched`, a `gobuf`).
+    pub sched_sp: u64,
+    pub sched_pc: u64,
+    /// The same in a system call or C code; else 0.
+    pub syscall_sp: u64,
+    pub syscall_pc: u64,
+    /// A u32.
+    pub status: u64,
+    /// Nanoseconds of the monotonic clock.
+    pub wait_since: u64,
+    /// A u8.
+    pub wait_reason: u64,
+    /// Not 0 when locked to a thread.
+    pub locked_m: u64,
+    /// From Go 1.21 on.
+    pub parent: Option<u64>,
+    /// The return address of the `go` statement.
+    pub go_pc: u64,
+    pub start_pc: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -243,7 +264,7 @@ impl Layout {
         let at = |name, field| any(&[(name, field)]);
         let of_type = |field, old| any(&[("internal/abi.Type", field), ("runtime._type", old)]);
         Ok(Layout {
-            g: G { m: at("runtime.g", "m")?, goid: at("runtime.g", "goid")? },
+            g: G::from_offsets(&at)?,
             m: M { g0: at("runtime.m", "g0")?, curg: at("runtime.m", "curg")? },
             p: P {
                 mcache: at("runtime.p", "mcache")?,
@@ -274,6 +295,28 @@ impl Layout {
             },
             // The field came with the headers (Go 1.22, runtime/mheap.go).
             malloc_headers: offsets.find(&[("runtime.mspan", "largeType")]).is_some(),
+        })
+    }
+}
+
+impl G {
+    fn from_offsets(at: &impl At) -> Result<G, String> {
+        let field = |name| at("runtime.g", name);
+        Ok(G {
+            m: field("m")?,
+            goid: field("goid")?,
+            stack: field("stack")?,
+            sched_sp: field("sched")? + at("runtime.gobuf", "sp")?,
+            sched_pc: field("sched")? + at("runtime.gobuf", "pc")?,
+            syscall_sp: field("syscallsp")?,
+            syscall_pc: field("syscallpc")?,
+            status: field("atomicstatus")?,
+            wait_since: field("waitsince")?,
+            wait_reason: field("waitreason")?,
+            locked_m: field("lockedm")?,
+            parent: field("parentGoid").ok(),
+            go_pc: field("gopc")?,
+            start_pc: field("startpc")?,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 mod counters;
 mod globals;
+mod goroutines;
 mod layout;
 mod memstats;
 mod offsets;
@@ -10,10 +11,12 @@ mod scheduler;
 mod size_class;
 mod spans;
 mod types;
+mod unwind;
 mod version;
 
 pub use counters::CounterReader;
 pub use globals::Global;
+pub use goroutines::{Goroutine, GoroutineReader, Goroutines, Status};
 pub use layout::Layout;
 pub use memstats::{MemStats, MemStatsReader};
 pub use profile::{Amounts, Bucket, HeapProfile, ProfileReader, Record};
@@ -21,3 +24,4 @@ pub use scheduler::{SchedulerCounts, SchedulerReader};
 pub use size_class::slot_size;
 pub use spans::{Found, Span, SpanReader};
 pub use types::TypeReader;
+pub use unwind::Stack;

@@ -2,8 +2,16 @@
 
 use std::cell::OnceCell;
 
-use crate::binary::{Binary, Dwarf, SourceFrame};
+use crate::binary::{Binary, Dwarf, SourceFrame, TracedFrame};
 use crate::event::Frame;
+
+/// A frame as the runtime's stack traces know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traced {
+    pub frame: Frame,
+    /// See [`TracedFrame::is_wrapper`].
+    pub is_wrapper: bool,
+}
 
 /// Turns link-time addresses of one program into source frames.
 ///
@@ -28,13 +36,19 @@ impl<'a> Symbolizer<'a> {
     ///
     /// Never empty: an address nothing is known of gives one frame named `0x…`.
     pub fn frames(&self, addr: u64) -> Vec<Frame> {
-        let from_go = self.binary.line_table().map(|table| table.frames(addr));
-        let found = from_go
-            .filter(|frames| !frames.is_empty())
-            .or_else(|| Some(self.dwarf()?.frames(addr)).filter(|frames| all_named(frames)));
+        self.traced(addr).into_iter().map(|traced| traced.frame).collect()
+    }
+
+    /// As [`Symbolizer::frames`], with what decides whether a stack trace shows them.
+    pub fn traced(&self, addr: u64) -> Vec<Traced> {
+        let from_go = self.binary.line_table().map(|table| table.traced(addr));
+        let found = from_go.filter(|frames| !frames.is_empty()).or_else(|| {
+            let frames = Some(self.dwarf()?.frames(addr)).filter(|frames| all_named(frames))?;
+            Some(frames.into_iter().map(|source| TracedFrame { source, is_wrapper: false }).collect())
+        });
         match found {
             Some(frames) => into_frames(frames),
-            None => vec![self.by_symbol(addr)],
+            None => vec![Traced { frame: self.by_symbol(addr), is_wrapper: false }],
         }
     }
 
@@ -54,13 +68,12 @@ fn all_named(frames: &[SourceFrame]) -> bool {
     !frames.is_empty() && frames.iter().all(|frame| !frame.function.is_empty())
 }
 
-fn into_frames(frames: Vec<SourceFrame>) -> Vec<Frame> {
+fn into_frames(frames: Vec<TracedFrame>) -> Vec<Traced> {
     let last = frames.len().saturating_sub(1);
-    let frame = |(i, f): (usize, SourceFrame)| Frame {
-        function: printed_name(f.function),
-        file: f.file,
-        line: f.line,
-        inlined: i < last,
+    let frame = |(i, TracedFrame { source, is_wrapper }): (usize, TracedFrame)| {
+        let function = printed_name(source.function);
+        let frame = Frame { function, file: source.file, line: source.line, inlined: i < last };
+        Traced { frame, is_wrapper }
     };
     frames.into_iter().enumerate().map(frame).collect()
 }
@@ -110,9 +123,8 @@ mod tests {
 
     #[test]
     fn all_frames_but_the_outermost_are_inlined() {
-        let frame = |function: &str| SourceFrame { function: function.to_owned(), ..SourceFrame::default() };
-        let frames = into_frames(vec![frame("a"), frame("b"), frame("c")]);
-        let inlined: Vec<_> = frames.iter().map(|f| f.inlined).collect();
+        let frames = into_frames(vec![TracedFrame::default(); 3]);
+        let inlined: Vec<_> = frames.iter().map(|f| f.frame.inlined).collect();
         assert_eq!(inlined, [true, true, false]);
     }
 }
