@@ -1,6 +1,7 @@
 //go:build cgo
 
+// Makes this a program with C code in it.
+
 package main
 
-// Makes this a program with C code in it.
 import "C"

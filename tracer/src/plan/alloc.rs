@@ -65,7 +65,10 @@ pub(super) fn passage(flow: &Flow) -> Option<u64> {
             framed.push(i.ip());
         }
     });
-    let passed_once = |p: &u64| !flow.reaches(*p, *p) && ends.iter().all(|end| flow.dominates(*p, *end));
+    let passed_once = |p: &u64| {
+        let dominated = flow.dominated_by(*p);
+        !flow.reaches(*p, *p) && ends.iter().all(|end| dominated(*end))
+    };
     framed.into_iter().find(|p| !ends.is_empty() && passed_once(p))
 }
 
@@ -210,18 +213,15 @@ impl Candidate {
 /// The completing returns that `address` stands for: those it dominates, where it can
 /// lead to no other end and to itself never again.
 fn covered(flow: &Flow, address: u64, returns: &Returns) -> Option<Vec<usize>> {
-    if flow.reaches(address, address) || returns.other.iter().any(|r| flow.reaches(address, *r)) {
+    let reached = flow.reached_from(address);
+    if reached(address) || returns.other.iter().any(|end| *end == address || reached(*end)) {
         return None;
     }
-    let mut covers = Vec::new();
-    for (n, (end, _)) in returns.completing.iter().enumerate() {
-        if flow.dominates(address, *end) {
-            covers.push(n);
-        } else if flow.reaches(address, *end) {
-            return None;
-        }
-    }
-    Some(covers)
+    let dominated = flow.dominated_by(address);
+    let ends = returns.completing.iter().enumerate();
+    let (covers, beside): (Vec<_>, Vec<_>) = ends.partition(|(_, (end, _))| dominated(*end));
+    let only = !beside.iter().any(|(_, (end, _))| reached(*end));
+    only.then(|| covers.into_iter().map(|(n, _)| n).collect())
 }
 
 /// The calls of which a value is the result in `reg`, if it is nothing else.
@@ -326,4 +326,92 @@ fn places(state: &State, value: Value) -> Vec<Place> {
 /// the frame pointers meets the direct caller first.
 fn has_frame(state: &State) -> bool {
     state.reg(RBP) == Value::Sp(-8) && state.locations(Value::Arg(RBP)).any(|l| l == Loc::Slot(-8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::binary::flow::Program;
+
+    struct Nothing;
+
+    impl Program for Nothing {
+        fn never_returns(&self, _: u64) -> bool {
+            false
+        }
+
+        fn argument_bytes(&self, _: u64) -> Option<u32> {
+            None
+        }
+
+        fn read_only_u64(&self, _: u64) -> Option<u64> {
+            None
+        }
+    }
+
+    /// An allocation function that returns `zerobase` for no bytes, else what a function
+    /// at 0x8000 returns.
+    #[rustfmt::skip]
+    const FUNCTION: &[u8] = &[
+        0x55,                                     // 1000 push %rbp
+        0x48, 0x89, 0xe5,                         // 1001 mov %rsp,%rbp
+        0x48, 0x83, 0xec, 0x10,                   // 1004 sub $0x10,%rsp
+        0x48, 0x89, 0x44, 0x24, 0x20,             // 1008 mov %rax,0x20(%rsp)
+        0x48, 0x85, 0xc0,                         // 100d test %rax,%rax
+        0x74, 0x15,                               // 1010 je 1027
+        0x48, 0xff, 0xc9,                         // 1012 dec %rcx
+        0x75, 0xfb,                               // 1015 jne 1012
+        0xe8, 0xe4, 0x6f, 0x00, 0x00,             // 1017 call 8000
+        0x85, 0xd2,                               // 101c test %edx,%edx
+        0x74, 0x01,                               // 101e je 1021
+        0x90,                                     // 1020 nop
+        0x48, 0x83, 0xc4, 0x10,                   // 1021 add $0x10,%rsp
+        0x5d,                                     // 1025 pop %rbp
+        0xc3,                                     // 1026 ret
+        0x48, 0x8d, 0x05, 0xd2, 0x0f, 0x00, 0x00, // 1027 lea zerobase(%rip),%rax
+        0x48, 0x83, 0xc4, 0x10,                   // 102e add $0x10,%rsp
+        0x5d,                                     // 1032 pop %rbp
+        0xc3,                                     // 1033 ret
+    ];
+
+    fn sites_of(code: &[u8], callee: &'static str) -> Result<Vec<Found>, &'static str> {
+        let flow = Flow::analyse(code, 0x1000, &Nothing).expect("a function that can be followed");
+        sites(&flow, "runtime.mallocgc", &|target| (target == 0x8000).then_some(callee))
+    }
+
+    #[test]
+    fn a_site_is_passed_once_by_every_completed_object_and_by_nothing_else() {
+        // Not the jump that zerobase takes too, not the one in the loop, not the call
+        // before which there is no pointer.
+        let recipe = Recipe {
+            ptr: Place::Reg(RAX),
+            size: Place::Frame(16),
+            type_: Place::None,
+            slot: Place::Reg(RBX),
+        };
+        let site = Found { address: 0x101e, recipe };
+        assert_eq!(sites_of(FUNCTION, "runtime.mallocgcLarge"), Ok(vec![site]));
+    }
+
+    #[test]
+    fn objects_of_other_probed_functions_are_theirs() {
+        assert!(sites_of(FUNCTION, "runtime.mallocgcTinySlowPath").is_err());
+        assert!(sites_of(FUNCTION, "runtime.persistentalloc").is_err());
+    }
+
+    #[test]
+    fn a_jump_to_another_function_is_an_end_like_others() {
+        let mut code = FUNCTION.to_vec();
+        code[0x1f] = 0x40; // je to behind the end
+        assert!(sites_of(&code, "runtime.mallocgcLarge").is_err());
+    }
+
+    #[test]
+    fn a_passage_is_run_once_by_every_call() {
+        let flow = Flow::analyse(FUNCTION, 0x1000, &Nothing).expect("followed");
+        assert_eq!(passage(&flow), Some(0x1010));
+        // Not before the frame is built, and not where the loop comes back.
+        let flow = Flow::analyse(&FUNCTION[0x12..], 0x1012, &Nothing).expect("followed");
+        assert_eq!(passage(&flow), None);
+    }
 }

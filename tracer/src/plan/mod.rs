@@ -124,7 +124,7 @@ impl ProbePlan {
 
     fn add_allocation_sites(&mut self, binary: &Binary, function: &Function<'_>) {
         let name = function.name;
-        let flow = call_site::analyse(binary, function);
+        let flow = probed(binary, function);
         let found = match &flow {
             None => Err("its machine code could not be analysed"),
             Some(flow) => alloc::sites(flow, name, &|target| binary.name_at(target)),
@@ -169,13 +169,21 @@ pub struct Readable {
 /// such function or instruction, or no completed object passes it.
 pub fn readable_at(binary: &Binary, function: &str, offset: u32) -> Option<Readable> {
     let function = binary.functions().ok()?.by_name(function)?;
-    let flow = call_site::analyse(binary, &function)?;
+    let flow = probed(binary, &function)?;
     let address = function.start.checked_add(u64::from(offset))?;
     alloc::readable(&flow, address, &|target| binary.name_at(target))
 }
 
+/// The dataflow of a function to be probed; `None` also when it is longer than such are:
+/// the search for sites takes time with the square of the length.
+fn probed<'a>(binary: &'a Binary, function: &Function<'_>) -> Option<Flow<'a>> {
+    const MAX_PROBED: u64 = 16 << 10;
+    let len = function.end.checked_sub(function.start)?;
+    (len <= MAX_PROBED).then(|| call_site::analyse(binary, function))?
+}
+
 fn epoch_site(binary: &Binary, function: &Function<'_>) -> Option<Site> {
-    let flow = call_site::analyse(binary, function)?;
+    let flow = probed(binary, function)?;
     let address = alloc::passage(&flow)?;
     site(binary, function, &flow, address, Purpose::GcEpoch)
 }

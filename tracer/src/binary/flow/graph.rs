@@ -14,8 +14,8 @@ const MAX_CODE: usize = 1 << 20;
 /// Most blocks analysed.
 const MAX_BLOCKS: usize = 1 << 14;
 
-/// Most cases of a jump table.
-const MAX_CASES: u64 = 1 << 12;
+/// Most cases of all jump tables.
+const MAX_CASES: usize = 1 << 14;
 
 /// Instructions looked back from a jump through a table for its address.
 const TABLE_DISTANCE: usize = 16;
@@ -193,16 +193,24 @@ impl Graph {
     }
 
     fn jump_tables(&self, program: &dyn Program) -> BTreeMap<usize, Table> {
-        let jumps = self.instructions.iter().enumerate();
-        let jumps = jumps.filter(|(_, i)| i.flow_control() == FlowControl::IndirectBranch);
-        jumps.filter_map(|(n, _)| Some((n, self.jump_table(n, program)?))).collect()
+        let mut tables = BTreeMap::new();
+        let mut room = MAX_CASES;
+        for (n, i) in self.instructions.iter().enumerate() {
+            if i.flow_control() == FlowControl::IndirectBranch
+                && let Some(table) = self.jump_table(n, room, program)
+            {
+                room -= table.cases.len();
+                tables.insert(n, table);
+            }
+        }
+        tables
     }
 
     /// The table of `lea table(%rip), r; …; jmp *(r, index, 8)`, as the compiler writes
     /// a switch since Go 1.19 (cmd/compile/internal/amd64/ssa.go `BlockAMD64JUMPTABLE`):
     /// addresses in read-only data. What follows the table there may be read as more of
-    /// it, which adds paths and hides none.
-    fn jump_table(&self, jump: usize, program: &dyn Program) -> Option<Table> {
+    /// it, which adds paths and hides none. `None` also for one of more than `room` cases.
+    fn jump_table(&self, jump: usize, room: usize, program: &dyn Program) -> Option<Table> {
         let i = &self.instructions[jump];
         let base = i.memory_base();
         if i.op0_kind() != OpKind::Memory || !base.is_gpr64() || i.memory_displacement64() != 0 {
@@ -218,8 +226,8 @@ impl Graph {
         }
         let table = load.ip_rel_memory_address();
         let case = |n: u64| self.index(program.read_only_u64(table.checked_add(8 * n)?)?);
-        let cases: Vec<usize> = (0..=MAX_CASES).map_while(case).collect();
-        (!cases.is_empty() && cases.len() as u64 <= MAX_CASES).then_some(Table { loaded, cases })
+        let cases: Vec<usize> = (0..).map_while(case).take(room + 1).collect();
+        (1..=room).contains(&cases.len()).then_some(Table { loaded, cases })
     }
 
     /// The last instruction before `before` that writes the register.

@@ -192,16 +192,39 @@ impl Flow<'_> {
 
     /// Whether every path from the function's entry to `to` passes `through`.
     pub fn dominates(&self, through: u64, to: u64) -> bool {
-        let (Some(a), Some(b)) = (self.graph.index(through), self.graph.index(to)) else { return false };
-        let (ba, bb) = (self.graph.block_of(a), self.graph.block_of(b));
-        if ba == bb { a <= b } else { !self.graph.walk(&[0], Some(ba))[bb] }
+        self.dominated_by(through)(to)
     }
 
     /// Whether control can come from `from` (having run) to `to`.
     pub fn reaches(&self, from: u64, to: u64) -> bool {
-        let (Some(a), Some(b)) = (self.graph.index(from), self.graph.index(to)) else { return false };
-        let (ba, bb) = (self.graph.block_of(a), self.graph.block_of(b));
-        (ba == bb && a < b) || self.graph.walk(&self.graph.blocks[ba].successors, None)[bb]
+        self.reached_from(from)(to)
+    }
+
+    /// For many ends at once: to which instructions every path passes `through`.
+    pub fn dominated_by(&self, through: u64) -> impl Fn(u64) -> bool + '_ {
+        let from = self.position(through);
+        let around = from.map(|(block, _)| self.graph.walk(&[0], Some(block)));
+        move |to| match (from, &around, self.position(to)) {
+            (Some((a, first)), _, Some((b, second))) if a == b => first <= second,
+            (Some(_), Some(around), Some((b, _))) => !around[b],
+            _ => false,
+        }
+    }
+
+    /// For many ends at once: to which instructions control can come from `from`.
+    pub fn reached_from(&self, from: u64) -> impl Fn(u64) -> bool + '_ {
+        let from = self.position(from);
+        let after = from.map(|(block, _)| self.graph.walk(&self.graph.blocks[block].successors, None));
+        move |to| match (from, &after, self.position(to)) {
+            (Some((a, first)), Some(after), Some((b, second))) => (a == b && first < second) || after[b],
+            _ => false,
+        }
+    }
+
+    /// Block and index of the instruction at an address.
+    fn position(&self, address: u64) -> Option<(usize, usize)> {
+        let index = self.graph.index(address)?;
+        Some((self.graph.block_of(index), index))
     }
 }
 
