@@ -24,7 +24,7 @@ pub struct ExpectedSite {
     frames: Vec<ExpectedFrame>,
     pub objects: u64,
     #[serde(default)]
-    bytes: u64,
+    pub bytes: u64,
     /// Empty for sites whose numbers differ from run to run.
     #[serde(default)]
     rows: Option<Vec<Row>>,
