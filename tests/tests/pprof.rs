@@ -51,10 +51,10 @@ mod privileged {
         let lines = go_lines()?;
         for line in lines.first().into_iter().chain(lines.last()) {
             // Without the runtime's own frames, which pprof has below the program's.
-            let top = |index: &str| pprof(*line, &[index, "-show=^main\\.", "-unit=B"], profile);
-            let objects = top("-sample_index=alloc_objects")?;
+            let top = |index: &str, unit: &str| pprof(*line, &[index, unit, "-show=^main\\."], profile);
+            let objects = top("-sample_index=alloc_objects", "-unit=minimum")?;
             assert_eq!(flat(&objects, "main.makeMap")?, maps.objects.to_string(), "Go {line}");
-            let space = top("-sample_index=alloc_space")?;
+            let space = top("-sample_index=alloc_space", "-unit=B")?;
             assert_eq!(flat(&space, "main.makeMap")?, format!("{}B", maps.bytes), "Go {line}");
         }
         Ok(())
