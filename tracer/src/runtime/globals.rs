@@ -147,7 +147,8 @@ struct Clue {
 /// More code than any function looked at has; a longer one is damage.
 const MAX_CODE: usize = 64 << 10;
 
-/// Where the program's variables lie: data and bss, with and without pointers.
+/// Where the program's variables lie: data and bss, with and without pointers. A C linker
+/// puts data without pointers last, Go's first.
 fn data_range(binary: &Binary) -> Option<Range<u64>> {
-    binary.moduledata().map(|m| m.noptrdata..m.end)
+    binary.moduledata().map(|m| m.noptrdata.min(m.data)..m.end)
 }
