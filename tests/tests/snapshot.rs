@@ -12,8 +12,8 @@ use tracer::target::{Identity, identify};
 /// Numbers by name.
 type Statistics = BTreeMap<String, u64>;
 
-/// The target program `parked`, standing still.
-struct Parked {
+/// The target program `still`.
+struct Still {
     process: Process,
     it: Identity,
     layout: Layout,
@@ -21,11 +21,11 @@ struct Parked {
     scratch: tempfile::TempDir,
 }
 
-impl Parked {
+impl Still {
     /// `godebug` is its GODEBUG.
-    fn start(line: GoLine, variant: Variant, godebug: &str) -> Result<Parked> {
+    fn start(line: GoLine, variant: Variant, godebug: &str) -> Result<Still> {
         let scratch = tempfile::tempdir()?;
-        let mut program = Command::new(build("parked", line, variant)?);
+        let mut program = Command::new(build("still", line, variant)?);
         program.arg(scratch.path().join("heap.pb.gz")).env("GODEBUG", godebug);
         let mut process = Process::spawn(&mut program)?;
         // Once it answers it is past its start.
@@ -34,7 +34,7 @@ impl Parked {
         let pid = i32::try_from(process.pid())?;
         let it = identify(pid, None)?;
         let layout = Layout::for_binary(&it.binary, &it.target.go_version)?;
-        Ok(Parked { process, it, layout, memory: LiveMemory::new(pid), scratch })
+        Ok(Still { process, it, layout, memory: LiveMemory::new(pid), scratch })
     }
 
     fn command(&mut self, command: &str) -> Result<()> {
@@ -56,8 +56,8 @@ impl Parked {
 }
 
 /// What is read, under the names that the program has for it.
-fn read_statistics(parked: &Parked) -> Result<Statistics> {
-    let Parked { it, layout, memory, .. } = parked;
+fn read_statistics(still: &Still) -> Result<Statistics> {
+    let Still { it, layout, memory, .. } = still;
     let bias = it.target.load_bias;
     let stats = MemStatsReader::new(&it.binary, layout, bias)?.read(memory)?;
     let scheduler = SchedulerReader::new(&it.binary, layout, bias)?.read(memory)?;
@@ -85,11 +85,11 @@ const MOVED_BY_READING: [&str; 9] =
 
 /// What is read and what the program says, at a moment when nothing changes: the
 /// scavenger runs by itself after a collection.
-fn compared(parked: &mut Parked, except: &[&str]) -> Result<(Statistics, Statistics)> {
+fn compared(still: &mut Still, except: &[&str]) -> Result<(Statistics, Statistics)> {
     for _ in 0..100 {
-        let mut read = read_statistics(parked)?;
-        let mut said = parked.statistics()?;
-        let mut after = read_statistics(parked)?;
+        let mut read = read_statistics(still)?;
+        let mut said = still.statistics()?;
+        let mut after = read_statistics(still)?;
         for statistics in [&mut read, &mut said, &mut after] {
             statistics.retain(|name, _| !except.contains(&name.as_str()));
         }
@@ -108,12 +108,12 @@ fn compared(parked: &mut Parked, except: &[&str]) -> Result<(Statistics, Statist
 fn statistics_are_exactly_the_runtimes_own() -> Result<()> {
     for (line, variant) in matrix()? {
         for godebug in ["", "memprofilerate=1"] {
-            let mut parked = Parked::start(line, variant, godebug)?;
+            let mut still = Still::start(line, variant, godebug)?;
             for round in ["a", "g", "a", "g"] {
-                parked.command(round)?;
-                let (read, said) = compared(&mut parked, &MOVED_BY_READING)?;
+                still.command(round)?;
+                let (read, said) = compared(&mut still, &MOVED_BY_READING)?;
                 assert_eq!(read, said, "{line} {variant} {godebug} after {round}");
-                let (read, said) = compared(&mut parked, &[])?;
+                let (read, said) = compared(&mut still, &[])?;
                 assert_eq!(read, said, "{line} {variant} {godebug} after {round}, all");
             }
         }

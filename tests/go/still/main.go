@@ -1,4 +1,4 @@
-// Command parked allocates from many sorts of call sites, and then stands still, so that
+// Command still allocates from many sorts of call sites, and then stands still, so that
 // what is read of it from outside can be compared with what it says itself.
 //
 // It reads commands of one byte from stdin:
