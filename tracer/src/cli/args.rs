@@ -30,6 +30,8 @@ pub enum Command {
     Report(Report),
     /// Show what the goroutines of a process do and where they were created, without stopping it
     Goroutines(Goroutines),
+    /// Show what the runtime of a process itself knows of its heap, without any probe
+    Snapshot(Snapshot),
     /// Show what would be probed in a process or executable, and at what price
     Plan(Plan),
     /// Check whether this machine and user can trace, and how to fix it
@@ -167,6 +169,48 @@ pub enum GoroutineFormat {
     Json,
     /// Gzip'd profile.proto for `go tool pprof`
     Pprof,
+}
+
+#[derive(Debug, Args)]
+pub struct Snapshot {
+    #[command(flatten)]
+    pub process: ProcessArgs,
+    #[arg(long, value_enum, default_value_t = SnapshotFormat::Table)]
+    pub format: SnapshotFormat,
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+    /// Write to this file instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// What the sites of the heap profile are ordered by
+    #[arg(long, value_enum, default_value_t = SnapshotSort::InuseBytes)]
+    pub sort: SnapshotSort,
+    /// Sites in the table; 0 for all
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub limit: usize,
+    /// One row per file and line instead of per function
+    #[arg(long)]
+    pub lines: bool,
+    /// Take the target to be built by this Go version when it does not say (1.26, go1.26.6)
+    #[arg(long, value_name = "VERSION")]
+    pub assume_go: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SnapshotFormat {
+    Table,
+    Json,
+    /// The heap profile as gzip'd profile.proto for `go tool pprof`
+    Pprof,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SnapshotSort {
+    InuseBytes,
+    InuseObjects,
+    AllocBytes,
+    AllocObjects,
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ mod goroutines;
 mod plan;
 mod record;
 mod report;
+mod snapshot;
 
 use std::io::{self, IsTerminal, Write};
 
@@ -23,6 +24,7 @@ pub fn run(cli: &Cli) -> u8 {
         Command::Record(args) => record::run(args),
         Command::Report(args) => report::run(args),
         Command::Goroutines(args) => goroutines::run(args),
+        Command::Snapshot(args) => snapshot::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Doctor(args) => doctor::run(args),
     };

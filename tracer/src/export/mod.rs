@@ -4,6 +4,7 @@ pub mod folded;
 pub mod goroutines;
 pub mod json;
 pub mod pprof;
+pub mod snapshot;
 pub mod text;
 
 use std::borrow::Cow;

@@ -10,6 +10,7 @@ use prost::Message;
 use super::put;
 use crate::base::{Error, Result};
 use crate::report::goroutines::{Goroutines, Group};
+use crate::report::snapshot::{Profile, SampledSite, Snapshot};
 use crate::report::{Frame, Report, Site, Target};
 
 /// Messages of github.com/google/pprof `proto/profile.proto`; tags are its field
@@ -146,6 +147,20 @@ pub fn write_goroutines(goroutines: &Goroutines, out: &mut impl Write) -> Result
     put_profile(&goroutine_profile(goroutines), out)
 }
 
+/// Writes the runtime's heap profile as its own `/debug/pprof/heap` does: in the same
+/// order of values, with each site's object size as its label `bytes`.
+///
+/// # Errors
+/// Failed when the snapshot has no heap profile, or `out` does not take it; a closed pipe
+/// is no error.
+pub fn write_heap(snapshot: &Snapshot, out: &mut impl Write) -> Result<()> {
+    let profile = snapshot.profile.as_ref().ok_or_else(|| {
+        let why = snapshot.notes.join("; ");
+        Error::failed(format!("the program's heap profile could not be read: {why}"))
+    })?;
+    put_profile(&heap_profile(snapshot, profile), out)
+}
+
 fn put_profile(profile: &proto::Profile, out: &mut impl Write) -> Result<()> {
     let bytes = profile.encode_to_vec();
     let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
@@ -158,14 +173,7 @@ fn put_profile(profile: &proto::Profile, out: &mut impl Write) -> Result<()> {
 
 fn profile(report: &Report) -> proto::Profile {
     let mut builder = Builder::new(&report.target);
-    let sample_type = [
-        ("alloc_objects", "count"),
-        ("alloc_space", "bytes"),
-        ("inuse_objects", "count"),
-        ("inuse_space", "bytes"),
-    ]
-    .map(|(name, unit)| builder.value_type(name, unit))
-    .to_vec();
+    let sample_type = builder.heap_types();
     let sample = report.sites.iter().map(|site| builder.sample(site)).collect();
     let period_type = Some(builder.value_type("space", "bytes"));
     let default_sample_type = builder.string("alloc_space");
@@ -204,6 +212,28 @@ fn goroutine_profile(goroutines: &Goroutines) -> proto::Profile {
         duration_nanos: 0,
         period_type: Some(count),
         period: 1,
+        comment,
+        default_sample_type: 0,
+    }
+}
+
+fn heap_profile(snapshot: &Snapshot, profile: &Profile) -> proto::Profile {
+    let mut builder = Builder::new(&snapshot.target);
+    let sample_type = builder.heap_types();
+    let sample = profile.sites.iter().map(|site| builder.sampled(site)).collect();
+    let period_type = Some(builder.value_type("space", "bytes"));
+    let comment = snapshot.notes.iter().map(|text| builder.string(text)).collect();
+    proto::Profile {
+        sample_type,
+        sample,
+        mapping: builder.mappings,
+        location: builder.locations,
+        function: builder.functions,
+        string_table: builder.strings,
+        time_nanos: signed(snapshot.read_unix_ns),
+        duration_nanos: 0,
+        period_type,
+        period: profile.rate,
         comment,
         default_sample_type: 0,
     }
@@ -281,6 +311,28 @@ impl Builder {
             label.push(self.label("created by", &creation.function));
         }
         proto::Sample { location_id: self.stack(&group.frames), value: vec![signed(group.count)], label }
+    }
+
+    /// The values of a heap profile, in pprof's order.
+    fn heap_types(&mut self) -> Vec<proto::ValueType> {
+        let types = [
+            ("alloc_objects", "count"),
+            ("alloc_space", "bytes"),
+            ("inuse_objects", "count"),
+            ("inuse_space", "bytes"),
+        ];
+        types.map(|(name, unit)| self.value_type(name, unit)).to_vec()
+    }
+
+    fn sampled(&mut self, site: &SampledSite) -> proto::Sample {
+        let values = &site.values;
+        let size =
+            proto::Label { key: self.string("bytes"), num: signed(site.object_size), ..Default::default() };
+        proto::Sample {
+            location_id: self.stack(&site.frames),
+            value: vec![values.alloc_objects, values.alloc_bytes, values.inuse_objects, values.inuse_bytes],
+            label: vec![size],
+        }
     }
 
     fn sample(&mut self, site: &Site) -> proto::Sample {

@@ -40,7 +40,7 @@ pub fn write(report: &Report, options: &TableOptions, out: &mut impl Write) -> R
     put(out, text.as_bytes())
 }
 
-fn line(text: &mut String, content: &str) {
+pub(super) fn line(text: &mut String, content: &str) {
     text.push_str(content.trim_end());
     text.push('\n');
 }
@@ -80,7 +80,7 @@ fn table(report: &Report, options: &TableOptions, text: &mut String) {
         sum = sum.saturating_add(row.measure(options.sort));
         lines.push(cells(row, options.sort, sum, total));
     }
-    align(&lines, text);
+    align(&lines, NUMBERS, text);
     if !rest.is_empty() {
         let left = rest.iter().fold(0, |sum: u64, row| sum.saturating_add(row.measure(options.sort)));
         let left = match options.sort {
@@ -131,8 +131,9 @@ fn cut(name: &str) -> String {
     short + "…"
 }
 
-/// Appends the rows with each column as wide as its widest cell on a terminal.
-fn align(lines: &[[String; COLUMNS]], text: &mut String) {
+/// Appends the rows with each column as wide as its widest cell on a terminal. The first
+/// `numbers` columns are set to the right.
+pub(super) fn align<const COLUMNS: usize>(lines: &[[String; COLUMNS]], numbers: usize, text: &mut String) {
     let mut widths = [0; COLUMNS];
     for cells in lines {
         for (width, cell) in widths.iter_mut().zip(cells) {
@@ -145,7 +146,7 @@ fn align(lines: &[[String; COLUMNS]], text: &mut String) {
             let padding = " ".repeat(width - cell.width());
             // Writing to a String cannot fail.
             let _ =
-                if i < NUMBERS { write!(row, "{padding}{cell}  ") } else { write!(row, "{cell}{padding}  ") };
+                if i < numbers { write!(row, "{padding}{cell}  ") } else { write!(row, "{cell}{padding}  ") };
         }
         line(text, &row);
     }

@@ -7,6 +7,7 @@ pub mod goroutines;
 mod kind;
 mod notes;
 mod sites;
+pub mod snapshot;
 mod table;
 #[cfg(test)]
 mod tests;

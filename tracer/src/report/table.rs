@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Kind, Measure, Site};
+use super::{Frame, Kind, Measure, Site};
 
 /// What sites one row holds together, besides their type and kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Row {
 pub fn rows(sites: &[Site], grouping: Grouping, measure: Measure) -> Vec<Row> {
     let mut groups: BTreeMap<(String, &str, Kind), Row> = BTreeMap::new();
     for site in sites {
-        let place = place(site, grouping);
+        let place = place(&site.frames, grouping);
         let row = groups.entry((place.clone(), site.type_name.as_str(), site.kind)).or_insert_with(|| Row {
             objects: 0,
             bytes: 0,
@@ -59,8 +59,8 @@ pub fn rows(sites: &[Site], grouping: Grouping, measure: Measure) -> Vec<Row> {
     rows
 }
 
-fn place(site: &Site, grouping: Grouping) -> String {
-    let Some(top) = site.frames.first() else { return "(no stack)".into() };
+pub(super) fn place(frames: &[Frame], grouping: Grouping) -> String {
+    let Some(top) = frames.first() else { return "(no stack)".into() };
     if grouping == Grouping::Function || top.file.is_empty() {
         return top.function.clone();
     }

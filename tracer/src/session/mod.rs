@@ -2,5 +2,7 @@
 
 mod enrich;
 mod record;
+mod snapshot;
 
 pub use record::{Options, Recording, record};
+pub use snapshot::snapshot;
