@@ -1,10 +1,12 @@
 //! What is read of a process that stands still, against what it says of itself.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use tests::{GoLine, PATIENCE, Process, Variant, build, matrix};
+use tests::profile::Profile;
+use tests::{GoLine, PATIENCE, Process, Variant, build, matrix, run_heaptap};
 use tracer::memory::LiveMemory;
 use tracer::runtime::{Layout, MemStatsReader, SchedulerReader, SpanReader};
 use tracer::target::{Identity, identify};
@@ -22,11 +24,11 @@ struct Still {
 }
 
 impl Still {
-    /// `godebug` is its GODEBUG.
-    fn start(line: GoLine, variant: Variant, godebug: &str) -> Result<Still> {
+    /// `rate` is its MemProfileRate, `-` the one it has anyway.
+    fn start(line: GoLine, variant: Variant, rate: &str) -> Result<Still> {
         let scratch = tempfile::tempdir()?;
         let mut program = Command::new(build("still", line, variant)?);
-        program.arg(scratch.path().join("heap.pb.gz")).env("GODEBUG", godebug);
+        program.arg(scratch.path().join("heap.pb.gz")).arg(rate);
         let mut process = Process::spawn(&mut program)?;
         // Once it answers it is past its start.
         process.send("a")?;
@@ -40,6 +42,26 @@ impl Still {
     fn command(&mut self, command: &str) -> Result<()> {
         self.process.send(command)?;
         self.process.stdout_line(|l| l == "done", PATIENCE).map(drop)
+    }
+
+    /// The heap profile that it writes, as its `/debug/pprof/heap` would.
+    fn own_profile(&mut self) -> Result<Profile> {
+        self.command("p")?;
+        Profile::decode(&fs::read(self.scratch.path().join("heap.pb.gz"))?)
+    }
+
+    /// What `heaptap snapshot` prints of it, with more arguments.
+    fn snapshot(&self, args: &[&str]) -> Result<String> {
+        let pid = self.process.pid().to_string();
+        let ended = run_heaptap(&[&["snapshot", "--pid", &pid], args].concat())?;
+        ensure!(ended.status.success(), "{}", ended.stderr);
+        Ok(ended.stdout)
+    }
+
+    fn profile(&self) -> Result<Profile> {
+        let path = self.scratch.path().join("snapshot.pb.gz");
+        self.snapshot(&["--format", "pprof", "-o", path.to_str().context("a path in UTF-8")?])?;
+        Profile::decode(&fs::read(path)?)
     }
 
     /// What it says of itself.
@@ -107,16 +129,48 @@ fn compared(still: &mut Still, except: &[&str]) -> Result<(Statistics, Statistic
 #[test]
 fn statistics_are_exactly_the_runtimes_own() -> Result<()> {
     for (line, variant) in matrix()? {
-        for godebug in ["", "memprofilerate=1"] {
-            let mut still = Still::start(line, variant, godebug)?;
+        for rate in ["-", "1"] {
+            let mut still = Still::start(line, variant, rate)?;
             for round in ["a", "g", "a", "g"] {
                 still.command(round)?;
                 let (read, said) = compared(&mut still, &MOVED_BY_READING)?;
-                assert_eq!(read, said, "{line} {variant} {godebug} after {round}");
+                assert_eq!(read, said, "{line} {variant} {rate} after {round}");
                 let (read, said) = compared(&mut still, &[])?;
-                assert_eq!(read, said, "{line} {variant} {godebug} after {round}, all");
+                assert_eq!(read, said, "{line} {variant} {rate} after {round}, all");
             }
         }
     }
     Ok(())
+}
+
+#[test]
+fn the_heap_profile_is_exactly_the_programs_own() -> Result<()> {
+    for (line, variant) in matrix()? {
+        for (rate, samples) in [("-", 3), ("1", 100), ("4096", 3)] {
+            let mut still = Still::start(line, variant, rate)?;
+            // Before the first collection, after one, and with samples of three cycles.
+            for round in ["", "g", "a", "gag"] {
+                round.chars().try_for_each(|command| still.command(&command.to_string()))?;
+                let (read, own) = (still.profile()?, still.own_profile()?);
+                assert!(own.samples.len() >= samples, "{line} {variant} {rate}: {}", own.samples.len());
+                assert_eq!(read.types, own.types);
+                assert_eq!(read.period, own.period);
+                assert_eq!(differences(&read, &own), [] as [String; 0], "{line} {variant} {rate} {round}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Samples that only one of the two profiles has, but for those that the program took of
+/// itself while it wrote its own.
+fn differences(read: &Profile, own: &Profile) -> Vec<String> {
+    let only = |who: &str, a: &Profile, b: &Profile| -> Vec<String> {
+        let alone = a.samples.iter().filter(|sample| b.samples.binary_search(sample).is_err());
+        alone.map(|sample| format!("{who}: {sample:?}")).collect()
+    };
+    let mut all = only("own", own, read);
+    all.retain(|sample| !sample.contains("main.writeProfile"));
+    all.extend(only("read", read, own));
+    all
 }

@@ -6,7 +6,10 @@
 //	'a' allocates, and drops most of it
 //	'g' collects garbage; both answer "done"
 //	's' answers with its statistics, as NAME=VALUE on one line
-//	'p' writes its heap profile to the file named by its argument, and answers "done"
+//	'p' writes its heap profile to the file that its first argument names, and answers
+//	"done"
+//
+// The second argument is its MemProfileRate, or none (-).
 //
 // Between answers it allocates nothing, and nothing starts by itself. It ends when its
 // stdin closes.
@@ -149,6 +152,9 @@ func writeProfile(path string) {
 }
 
 func main() {
+	if rate, err := strconv.Atoi(os.Args[2]); err == nil {
+		runtime.MemProfileRate = rate
+	}
 	debug.SetGCPercent(-1)
 	stop := make(chan bool)
 	for i := 0; i < 20; i++ {

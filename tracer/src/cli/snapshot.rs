@@ -17,7 +17,8 @@ pub(super) fn run(args: &Args) -> Result<u8> {
         return Err(Error::usage("a pprof profile is binary").hint("add -o FILE, or pipe it on"));
     }
     let pid = find_process(args.process.pid, args.process.name.as_deref())?;
-    let snapshot = session::snapshot(&target::identify(pid, args.assume_go.as_deref())?)?;
+    let target = target::identify(pid, args.assume_go.as_deref())?;
+    let snapshot = session::snapshot(&target, format == Format::Pprof)?;
     match &args.output {
         None => write(&snapshot, format, args, &mut BufWriter::new(io::stdout().lock()))?,
         Some(path) => {

@@ -13,10 +13,12 @@ use crate::target::Identity;
 
 /// Reads a process. What cannot be read of it is left out, and a note says why.
 ///
+/// `for_pprof`: with names as Go's own pprof profiles have them, type arguments included.
+///
 /// # Errors
 /// When the runtime's layout is unknown, its memory may not be read, or nothing of it
 /// can be.
-pub fn snapshot(target: &Identity) -> Result<Snapshot> {
+pub fn snapshot(target: &Identity, for_pprof: bool) -> Result<Snapshot> {
     let Identity { binary, target } = target;
     let layout = Layout::for_binary(binary, &target.go_version)?;
     let memory = LiveMemory::new(target.pid as i32);
@@ -42,7 +44,9 @@ pub fn snapshot(target: &Identity) -> Result<Snapshot> {
         notes: Vec::new(),
     };
     let notes = parts.notes()?;
-    Ok(Snapshot::build(target.clone(), &Symbolizer::new(binary), Readings { notes, ..readings }))
+    let symbols = Symbolizer::new(binary);
+    let symbols = if for_pprof { symbols.with_type_arguments() } else { symbols };
+    Ok(Snapshot::build(target.clone(), &symbols, Readings { notes, ..readings }))
 }
 
 /// What became of the parts of a snapshot.

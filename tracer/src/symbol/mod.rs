@@ -23,12 +23,21 @@ pub struct Traced {
 pub struct Symbolizer<'a> {
     binary: &'a Binary,
     dwarf: OnceCell<Option<Dwarf<'a>>>,
+    type_arguments: bool,
 }
 
 impl<'a> Symbolizer<'a> {
     /// Reads nothing yet: tables are read at the first address that needs them.
     pub fn new(binary: &'a Binary) -> Symbolizer<'a> {
-        Symbolizer { binary, dwarf: OnceCell::new() }
+        Symbolizer { binary, dwarf: OnceCell::new(), type_arguments: false }
+    }
+
+    /// Names generic functions with their type arguments, as `main.sum[go.shape.int]`: so
+    /// they are named in Go's own pprof profiles (runtime/pprof, `runtime_FrameSymbolName`).
+    #[must_use]
+    pub fn with_type_arguments(mut self) -> Symbolizer<'a> {
+        self.type_arguments = true;
+        self
     }
 
     /// The frames at `addr`, innermost first; all but the last are inlined. For a return
@@ -47,7 +56,7 @@ impl<'a> Symbolizer<'a> {
             Some(frames.into_iter().map(|source| TracedFrame { source, is_wrapper: false }).collect())
         });
         match found {
-            Some(frames) => into_frames(frames),
+            Some(frames) => into_frames(frames, self.type_arguments),
             None => vec![Traced { frame: self.by_symbol(addr), is_wrapper: false }],
         }
     }
@@ -68,10 +77,10 @@ fn all_named(frames: &[SourceFrame]) -> bool {
     !frames.is_empty() && frames.iter().all(|frame| !frame.function.is_empty())
 }
 
-fn into_frames(frames: Vec<TracedFrame>) -> Vec<Traced> {
+fn into_frames(frames: Vec<TracedFrame>, type_arguments: bool) -> Vec<Traced> {
     let last = frames.len().saturating_sub(1);
     let frame = |(i, TracedFrame { source, is_wrapper }): (usize, TracedFrame)| {
-        let function = printed_name(source.function);
+        let function = if type_arguments { source.function } else { printed_name(source.function) };
         let frame = Frame { function, file: source.file, line: source.line, inlined: i < last };
         Traced { frame, is_wrapper }
     };
@@ -123,7 +132,7 @@ mod tests {
 
     #[test]
     fn all_frames_but_the_outermost_are_inlined() {
-        let frames = into_frames(vec![TracedFrame::default(); 3]);
+        let frames = into_frames(vec![TracedFrame::default(); 3], false);
         let inlined: Vec<_> = frames.iter().map(|f| f.frame.inlined).collect();
         assert_eq!(inlined, [true, true, false]);
     }
