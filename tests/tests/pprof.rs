@@ -11,7 +11,7 @@ use tests::{end_recording, start_recording, start_target};
 fn pprof(line: GoLine, args: &[&str], profile: &str) -> Result<String> {
     let mut go = line.command()?;
     // pprof keeps what it fetches in a directory of its own; there is nothing to fetch.
-    go.args(["tool", "pprof", "-top", "-nodecount=500"]).args(args).arg(profile);
+    go.args(["tool", "pprof", "-top", "-nodecount=500", "-nodefraction=0"]).args(args).arg(profile);
     let ended = Process::spawn(&mut go)?.wait(3 * PATIENCE)?;
     ensure!(ended.status.success(), "Go {line}: {}", ended.stderr);
     Ok(ended.stdout)
