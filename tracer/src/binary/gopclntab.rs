@@ -163,7 +163,7 @@ pub struct Unwind<'a> {
 }
 
 /// `abi.FuncFlagTopFrame` and `abi.FuncFlagSPWrite` of internal/abi/symtab.go.
-const FLAG_TOP_FRAME: u8 = 1;
+pub(super) const FLAG_TOP_FRAME: u8 = 1;
 const FLAG_SP_WRITE: u8 = 2;
 
 impl LineTable {
@@ -439,6 +439,25 @@ mod tests {
 
     fn frames(table: &LineTable, offset: u64) -> Vec<(String, String, u32)> {
         table.frames(TEXT + offset).into_iter().map(|f| (f.function, f.file, f.line)).collect()
+    }
+
+    #[test]
+    fn unwinding_is_read_in_every_form() {
+        for form in [Form::Go116, Form::Go118, Form::Go120] {
+            let table = LineTable::parse(pclntab(form).into(), TEXT, gofunc(form).into()).expect("a table");
+            let outer = Unwind {
+                entry: TEXT,
+                function: b"main.outer",
+                sp_delta: Some(0),
+                is_outermost: false,
+                writes_sp: false,
+            };
+            assert_eq!(table.unwind(TEXT), Some(outer), "{form:?}");
+            assert_eq!(table.unwind(TEXT + 4), Some(Unwind { sp_delta: Some(24), ..outer }), "{form:?}");
+            let last = table.unwind(TEXT + 0x21).expect("main.last");
+            assert_eq!((last.function, last.is_outermost), (&b"main.last"[..], true), "{form:?}");
+            assert_eq!(table.unwind(TEXT + 0x30), None);
+        }
     }
 
     #[test]

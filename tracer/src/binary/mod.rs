@@ -9,7 +9,7 @@ mod functions;
 mod gopclntab;
 mod moduledata;
 #[cfg(test)]
-mod testdata;
+pub(crate) mod testdata;
 
 use std::sync::OnceLock;
 

@@ -1,12 +1,15 @@
 //! A Go program in a thousand bytes, to test the parsers on without a Go toolchain.
 //!
-//! `main.outer` has code of `main.inner` inlined, `main.last` has not.
+//! `main.outer` has code of `main.inner` inlined, `main.last` has not. For unwinding,
+//! `main.outer` has a frame of 24 bytes from its fourth byte on, and `main.last` is the
+//! last frame of a stack.
 
-use super::gopclntab::Form;
+use super::LineTable;
+use super::gopclntab::{FLAG_TOP_FRAME, Form};
 
 pub(super) const BASE: u64 = 0x40_0000;
 /// Where the code of `main.outer` begins; `main.last` follows after 0x20 bytes.
-pub(super) const TEXT: u64 = BASE + 0x100;
+pub(crate) const TEXT: u64 = BASE + 0x100;
 const CODE_LEN: usize = 0x30;
 pub(super) const PCLNTAB: u64 = TEXT + CODE_LEN as u64;
 
@@ -51,11 +54,13 @@ pub(super) fn pclntab(form: Form) -> Vec<u8> {
     let inlined = pc_values(&mut pctab, &[(-1, 8), (0, 16), (-1, 32)]);
     let last_file = pc_values(&mut pctab, &[(1, 16)]);
     let last_line = pc_values(&mut pctab, &[(60, 16)]);
+    let frame = pc_values(&mut pctab, &[(0, 4), (24, 32)]);
+    let last_frame = pc_values(&mut pctab, &[(8, 16)]);
 
     let entry_len = if form == Form::Go116 { 16 } else { 8 };
     let functab_len = 3 * entry_len;
-    let outer = func(form, 0, OUTER, [pcfile, pcln], Some(inlined));
-    let last = func(form, 0x20, LAST, [last_file, last_line], None);
+    let outer = func(form, 0, OUTER, [frame, pcfile, pcln], Some(inlined));
+    let last = func(form, 0x20, LAST, [last_frame, last_file, last_line], None);
     let offsets = [functab_len as u64, functab_len as u64 + outer.len() as u64, 0];
     let mut pcln_table = Vec::new();
     for (entry, offset) in [0u64, 0x20, CODE_LEN as u64].into_iter().zip(offsets) {
@@ -89,18 +94,25 @@ pub(super) fn pclntab(form: Form) -> Vec<u8> {
     out
 }
 
-fn func(form: Form, entry: u32, name: u32, [pcfile, pcln]: [u32; 2], inlined: Option<u32>) -> Vec<u8> {
+/// The table of Go 1.20 and later, read.
+pub(crate) fn line_table() -> LineTable {
+    LineTable::parse(pclntab(Form::Go120).into(), TEXT, gofunc(Form::Go120).into()).expect("a table")
+}
+
+fn func(form: Form, entry: u32, name: u32, tables: [u32; 3], inlined: Option<u32>) -> Vec<u8> {
     let mut out = Vec::new();
     match form {
         Form::Go116 => put64(&mut out, &[TEXT + u64::from(entry)]),
         _ => put32(&mut out, &[entry]),
     }
     let (npcdata, nfuncdata) = if inlined.is_some() { (3, 4) } else { (0, 0) };
-    put32(&mut out, &[name, 0, 0, 0, pcfile, pcln, npcdata, 0]);
+    let [pcsp, pcfile, pcln] = tables;
+    put32(&mut out, &[name, 0, 0, pcsp, pcfile, pcln, npcdata, 0]);
     if form == Form::Go120 {
         put32(&mut out, &[9]);
     }
-    out.extend([0, 0, 0, nfuncdata]);
+    let flags = if name == LAST { FLAG_TOP_FRAME } else { 0 };
+    out.extend([0, flags, 0, nfuncdata]);
     if let Some(inlined) = inlined {
         put32(&mut out, &[0, 0, inlined]);
         put32(&mut out, &[u32::MAX, u32::MAX, u32::MAX, 0]);

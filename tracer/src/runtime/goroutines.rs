@@ -376,3 +376,152 @@ fn senseless(len: u64) -> Error {
 fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::binary::LineTable;
+    use crate::binary::testdata::{TEXT, line_table};
+    use crate::memory::FakeMemory;
+
+    const GLOBALS: u64 = 0x1000;
+    const LIST: u64 = 0x2000;
+    const GS: u64 = 0x10_0000;
+    const STACKS: u64 = 0xc000_0000;
+    /// Behind a call in `main.outer`, whose frame has 24 bytes and a return address.
+    const IN_OUTER: u64 = TEXT + 12;
+    /// Behind a call in `main.last`, the outermost function.
+    const IN_LAST: u64 = TEXT + 0x24;
+
+    fn reader<'a>(table: &'a LineTable, go: &str) -> GoroutineReader<'a> {
+        GoroutineReader {
+            unwinder: Unwinder::new(table, 0),
+            g: Layout::measured(go).expect(go).g,
+            allglen: GLOBALS,
+            allgptr: GLOBALS + 8,
+            wait_reason_strings: GLOBALS + 0x100,
+        }
+    }
+
+    /// A process with as many goroutines as are added.
+    struct Process {
+        memory: FakeMemory,
+        g: G,
+        count: u64,
+    }
+
+    impl Process {
+        fn new(go: &str) -> Process {
+            let mut memory = FakeMemory::new();
+            memory.write(GLOBALS, &[0; 0x1000]).write_u64(GLOBALS + 8, LIST);
+            memory.write_u64(GLOBALS + 0x110, 0x9000).write_u64(GLOBALS + 0x118, 12);
+            memory.write(0x9000, b"chan receive");
+            Process { memory, g: Layout::measured(go).expect(go).g, count: 0 }
+        }
+
+        /// Adds one with this status whose stack, from the stack pointer up, is `stack`.
+        fn add(&mut self, status: u32, pc: u64, stack: &[u64]) -> u64 {
+            let addr = GS + 0x1000 * self.count;
+            let low = STACKS + 0x100_0000 * self.count;
+            let bytes: Vec<u8> = stack.iter().flat_map(|word| word.to_le_bytes()).collect();
+            self.memory.write(addr, &[0; 0x400]).write(low + 0x100, &bytes);
+            self.memory.write_u64(LIST + 8 * self.count, addr);
+            self.count += 1;
+            self.memory.write_u64(GLOBALS, self.count);
+            let end = low + 0x100 + bytes.len() as u64;
+            for (field, value) in [
+                (self.g.stack, low),
+                (self.g.stack + 8, end),
+                (self.g.sched_sp, low + 0x100),
+                (self.g.sched_pc, pc),
+                (self.g.status, u64::from(status)),
+                (self.g.wait_reason, 1),
+                (self.g.goid, self.count),
+                (self.g.go_pc, IN_LAST),
+            ] {
+                self.memory.write_u64(addr + field, value);
+            }
+            addr
+        }
+    }
+
+    #[test]
+    fn states_and_stacks_are_read() {
+        let table = line_table();
+        for go in ["go1.19.8", "go1.24.11", "go1.27.3"] {
+            let mut process = Process::new(go);
+            process.add(0x1004, IN_OUTER, &[0, 0, 0, IN_OUTER, 0, 0, 0, IN_LAST, 0, 0]);
+            process.add(6, IN_OUTER, &[0]);
+            process.add(2, IN_OUTER, &[0]);
+            process.add(1, TEXT, &[IN_LAST, 0]);
+            let read = reader(&table, go).read(&process.memory).expect(go);
+            assert_eq!(read.notes, [] as [&str; 0], "{go}");
+            let statuses: Vec<_> = read.value.all.iter().map(|g| (g.id, g.status, g.stack)).collect();
+            let want =
+                [(1, Status::Waiting, Some(0)), (3, Status::Running, None), (4, Status::Runnable, Some(1))];
+            assert_eq!(statuses, want, "{go}");
+            let stack = |addresses: &[u64]| Stack { addresses: addresses.to_vec(), is_whole: true };
+            // Where nothing has run yet, the address is not behind a call.
+            let want = [stack(&[IN_OUTER - 1, IN_OUTER - 1, IN_LAST - 1]), stack(&[TEXT, IN_LAST - 1])];
+            assert_eq!(read.value.stacks, want, "{go}");
+            assert_eq!(read.value.wait_reasons.get(&1).map(String::as_str), Some("chan receive"));
+        }
+    }
+
+    #[test]
+    fn a_stack_longer_than_a_window_is_followed_to_its_end() {
+        let (table, mut process) = (line_table(), Process::new("go1.27.3"));
+        let frames = 3 * FIRST_WINDOW / 32;
+        let mut stack = [0, 0, 0, IN_OUTER].repeat(frames as usize);
+        stack.extend([0, 0, 0, IN_LAST, 0]);
+        process.add(4, IN_OUTER, &stack);
+        let read = reader(&table, "go1.27.3").read(&process.memory).expect("goroutines");
+        let stack = &read.value.stacks[0];
+        assert_eq!((stack.addresses.len() as u64, stack.is_whole), (frames + 2, true));
+    }
+
+    #[test]
+    fn damage_is_noted_or_refused() {
+        let (table, mut process) = (line_table(), Process::new("go1.27.3"));
+        let wild = process.add(4, IN_OUTER, &[0, 0, 0, IN_LAST]);
+        process.memory.write_u64(wild + process.g.sched_sp, 8);
+        process.add(4, 0x1234, &[0]);
+        process.add(4, IN_OUTER, &[0, 0, 0, 0x1234]);
+        // Neither is memory.
+        process.memory.write_u64(LIST + 24, 0x7777_0000).write_u64(LIST + 32, 0).write_u64(GLOBALS, 5);
+        let read = reader(&table, "go1.27.3").read(&process.memory).expect("goroutines");
+        let stacks: Vec<_> = read.value.all.iter().map(|g| g.stack).collect();
+        assert_eq!(stacks, [None, Some(0), Some(1)]);
+        assert!(read.value.stacks.iter().all(|stack| !stack.is_whole));
+        assert_eq!(read.notes.len(), 3, "{:?}", read.notes);
+
+        process.memory.write_u64(GLOBALS, u64::MAX);
+        assert!(reader(&table, "go1.27.3").read(&process.memory).is_err());
+        process.memory.write_u64(GLOBALS, 3).write_u64(GLOBALS + 8, 0x8888_0000);
+        assert!(reader(&table, "go1.27.3").read(&process.memory).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_memory_holds_reading_ends(
+            words in prop::collection::vec((0u64..60, any::<u64>()), 0..20),
+            stack in prop::collection::vec(0u64..0x40, 1..200),
+            status in 0u32..16,
+            go in prop::sample::select(vec!["go1.19.8", "go1.27.3"]),
+        ) {
+            let (table, mut process) = (line_table(), Process::new(go));
+            let stack: Vec<u64> = stack.into_iter().map(|offset| TEXT + offset).collect();
+            let g = process.add(status, IN_OUTER, &stack);
+            for (field, value) in words {
+                process.memory.write_u64(g + 8 * field, value);
+            }
+            let read = reader(&table, go).read(&process.memory);
+            for stack in read.map(|read| read.value.stacks).unwrap_or_default() {
+                prop_assert!(stack.addresses.len() <= 200);
+                prop_assert!(stack.addresses.iter().all(|a| (TEXT - 1..TEXT + 0x30).contains(a)));
+            }
+        }
+    }
+}
