@@ -254,6 +254,17 @@ fn gos_pprof_opens_the_profile() -> Result<()> {
     Ok(())
 }
 
+/// Whether every thread of a process is stopped.
+fn is_stopped(pid: u32) -> Result<bool> {
+    let mut states = Vec::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = fs::read_to_string(task?.path().join("stat"))?;
+        // The state follows the name, which stands in brackets.
+        states.push(stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')));
+    }
+    Ok(!states.contains(&false))
+}
+
 #[test]
 fn a_busy_process_and_a_stopped_one_are_read() -> Result<()> {
     for line in go_lines()? {
@@ -268,6 +279,9 @@ fn a_busy_process_and_a_stopped_one_are_read() -> Result<()> {
             assert!(report.groups.iter().any(|g| g.frames.iter().all(|f| !f.function.starts_with("0x"))));
         }
         process.signal(Signal::SIGSTOP)?;
+        while !is_stopped(process.pid())? {
+            std::thread::yield_now();
+        }
         let stopped = Report::read(process.pid(), &[])?;
         assert_eq!(stopped.goroutines(), Report::read(process.pid(), &[])?.goroutines(), "{line}");
     }

@@ -1,4 +1,7 @@
-//! Measurements: what an allocation costs a target while heaptap, or bpftrace, watches.
+//! Measurements: what an allocation costs a target while heaptap, or bpftrace, watches;
+//! how long reading goroutines takes.
+
+mod goroutines;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,6 +26,8 @@ pub(crate) struct Args {
 enum What {
     /// Nanoseconds added per allocation: nothing attached, heaptap, bpftrace
     Overhead(Overhead),
+    /// Milliseconds to read the goroutines of a process
+    Goroutines(goroutines::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -82,6 +87,7 @@ const INTERVAL: &str = "100ms";
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Overhead(args) => overhead(args),
+        What::Goroutines(args) => goroutines::run(args),
     }
 }
 
