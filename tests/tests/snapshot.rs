@@ -6,7 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use tests::profile::Profile;
-use tests::{GoLine, PATIENCE, Process, Variant, build, matrix, run_heaptap};
+use tests::{GoLine, NEWEST, PATIENCE, Process, Signal, Variant, build, go_lines, matrix, run_heaptap};
+use tests::{end_recording, start_recording};
 use tracer::memory::LiveMemory;
 use tracer::runtime::{Layout, MemStatsReader, SchedulerReader, SpanReader};
 use tracer::target::{Identity, identify};
@@ -173,4 +174,77 @@ fn differences(read: &Profile, own: &Profile) -> Vec<String> {
     all.retain(|sample| !sample.contains("main.writeProfile"));
     all.extend(only("read", read, own));
     all
+}
+
+#[test]
+fn a_profiler_that_is_off_is_said_to_be() -> Result<()> {
+    let program = build("counters", NEWEST, Variant::Stripped)?;
+    let mut process = Process::spawn(&mut Command::new(program))?;
+    process.send("a")?;
+    process.stdout_line(|l| l == "done", PATIENCE)?;
+    let ended = run_heaptap(&["snapshot", "--pid", &process.pid().to_string(), "--json"])?;
+    ensure!(ended.status.success(), "{}", ended.stderr);
+    let snapshot: serde_json::Value = serde_json::from_str(&ended.stdout)?;
+    assert_eq!(snapshot["profile"]["rate"], 0);
+    let notes = snapshot["notes"].as_array().context("notes")?;
+    let says = |note: &&serde_json::Value| note.as_str().is_some_and(|n| n.contains("profiler is off"));
+    assert_eq!(notes.iter().filter(says).count(), 1, "{notes:?}");
+    // The rest is known all the same.
+    assert!(snapshot["memstats"]["HeapAlloc"].as_u64() > Some(0));
+    assert!(snapshot["size_classes"].as_array().is_some_and(|classes| classes.len() > 10));
+    Ok(())
+}
+
+#[test]
+fn a_stopped_process_is_read_and_stays_stopped() -> Result<()> {
+    let still = Still::start(NEWEST, Variant::Stripped, "1")?;
+    still.process.signal(Signal::SIGSTOP)?;
+    let state = || -> Result<String> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", still.process.pid()))?;
+        Ok(stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).unwrap_or("").to_owned())
+    };
+    let stopped = (0..100_000).find_map(|_| state().ok().filter(|s| s == "T"));
+    ensure!(stopped.is_some(), "not stopped");
+    let table = still.snapshot(&["--limit", "3", "--lines"])?;
+    for part in ["goroutines", "spans by size class", "heap profile", "main.go:"] {
+        assert!(table.contains(part), "no {part} in\n{table}");
+    }
+    assert_eq!(state()?, "T");
+    still.process.signal(Signal::SIGCONT)
+}
+
+mod privileged {
+    use super::*;
+
+    /// With every allocation sampled and no garbage left, what is alive before a capture
+    /// is what the program's own profile says is in use after them.
+    #[test]
+    fn what_was_alive_before_is_in_the_report() -> Result<()> {
+        for line in go_lines()? {
+            let mut still = Still::start(line, Variant::Stripped, "1")?;
+            "ggg".chars().try_for_each(|command| still.command(&command.to_string()))?;
+            let capture = still.scratch.path().join("c.heaptap");
+            let record = start_recording(still.process.pid(), &capture)?;
+            end_recording(record)?;
+            let own = still.own_profile()?;
+            let path = capture.to_str().context("a path in UTF-8")?;
+            let ended = run_heaptap(&["report", path, "--json"])?;
+            ensure!(ended.status.success(), "{}", ended.stderr);
+            let report: serde_json::Value = serde_json::from_str(&ended.stdout)?;
+            let before = &report["before_attach"];
+            let sum = |value: usize| own.samples.iter().filter_map(|(_, v)| v.get(value)).sum::<i64>();
+            let number = |name: &str| before[name].as_i64().context("a number");
+            // The collections themselves made a few objects since.
+            let newer = number("inuse_objects")? - sum(2);
+            assert!((0..10).contains(&newer), "{line}: {newer}");
+            let newer = number("inuse_bytes")? - sum(3);
+            assert!((0..20_000).contains(&newer), "{line}: {newer}");
+            let sites = before["sites"].as_array().context("sites")?;
+            let alive = own.samples.iter().filter(|(_, values)| values.get(2) > Some(&0)).count();
+            assert!((alive..alive + 10).contains(&sites.len()), "{line}: {} for {alive}", sites.len());
+            let notes = report["capture"]["notes"].to_string();
+            assert!(notes.contains("alive before the capture"), "{line}: {notes}");
+        }
+        Ok(())
+    }
 }

@@ -48,6 +48,9 @@ pub enum Event {
     /// the stream as soon as it was read: no `Alloc` that happened after the reading
     /// precedes it (those that happened before it may follow), so that coverage is exact.
     Counters(Counters),
+    /// What the runtime's own heap profiler knew before the first allocation was seen;
+    /// many rows come in several of these.
+    Baseline(Baseline),
     /// Something the user should know about this capture.
     Note(String),
     /// Last of a complete capture.
@@ -183,6 +186,30 @@ pub struct Counters {
     pub objects: u64,
     /// Bytes by size class, as `MemStats.TotalAlloc`.
     pub bytes: u64,
+}
+
+/// Sites that had objects alive before a capture began, as the runtime had sampled them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Baseline {
+    /// `runtime.MemProfileRate`: one sample for so many bytes. 0: the profiler is off.
+    pub rate: i64,
+    pub rows: Vec<BaselineRow>,
+}
+
+/// Objects of one size from one stack: estimates, un-sampled with the rate.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BaselineRow {
+    /// Return addresses, innermost first; one for each inlined call, too.
+    pub pcs: Vec<u64>,
+    /// Of each object: its slot, in bytes.
+    pub object_size: u64,
+    pub inuse_objects: i64,
+    pub inuse_bytes: i64,
+    /// Since the program started.
+    pub alloc_objects: i64,
+    pub alloc_bytes: i64,
 }
 
 /// How a capture ended.

@@ -158,7 +158,7 @@ fn size_classes(classes: &[SizeClass], text: &mut String) {
     align(&lines, 6, text);
 }
 
-fn sites(profile: &Profile, options: &TableOptions, text: &mut String) {
+pub(super) fn sites(profile: &Profile, options: &TableOptions, text: &mut String) {
     let rows = profile_rows(&profile.sites, options.grouping, options.sort);
     let (shown, rest) = rows.split_at(options.limit.unwrap_or(rows.len()).min(rows.len()));
     let total = profile.totals.of(options.sort);

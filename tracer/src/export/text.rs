@@ -5,6 +5,7 @@ use std::io::Write;
 
 use unicode_width::UnicodeWidthStr;
 
+use super::snapshot::{TableOptions as SampledOptions, sites as sampled_sites};
 use super::{printable, put};
 use crate::base::Result;
 use crate::base::units::{format_bytes, format_count};
@@ -31,6 +32,12 @@ pub fn write(report: &Report, options: &TableOptions, out: &mut impl Write) -> R
     header(report, &mut text);
     text.push('\n');
     table(report, options, &mut text);
+    if let Some(before) = &report.before_attach {
+        text.push_str("\nalive before the capture (sampled by the program's own profiler):\n");
+        let options =
+            SampledOptions { grouping: options.grouping, limit: options.limit, ..Default::default() };
+        sampled_sites(before, &options, &mut text);
+    }
     if !report.capture.notes.is_empty() {
         text.push_str("\nnotes:\n");
         for note in &report.capture.notes {

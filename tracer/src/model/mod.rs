@@ -14,7 +14,7 @@ use hashbrown::HashMap;
 pub use calls::{Call, Calls, Tally};
 
 use crate::event::{
-    Alloc, Counters, End, Event, Frame, Inferred, SiteId, SiteInfo, StackId, Start, TypeInfo,
+    Alloc, Baseline, Counters, End, Event, Frame, Inferred, SiteId, SiteInfo, StackId, Start, TypeInfo,
 };
 
 /// Everything known after some events of a capture.
@@ -34,6 +34,8 @@ pub struct State {
     pub lost: BTreeMap<u32, (u64, u64)>,
     /// The first and the latest reading of the runtime's counters.
     pub counters: Option<(Counters, Counters)>,
+    /// What was alive before the capture; `None`: it was not looked at.
+    pub baseline: Option<Baseline>,
     pub notes: Vec<String>,
     /// Allocation events applied.
     pub events: u64,
@@ -80,6 +82,11 @@ impl State {
                 self.calls.reading(counters.begin_ns.midpoint(counters.end_ns));
                 let first = self.counters.map_or(*counters, |(first, _)| first);
                 self.counters = Some((first, *counters));
+            }
+            Event::Baseline(baseline) => {
+                let known = self.baseline.get_or_insert_default();
+                known.rate = baseline.rate;
+                known.rows.extend_from_slice(&baseline.rows);
             }
             // The same thing is worth saying once.
             Event::Note(note) if self.notes.contains(note) => {}

@@ -3,6 +3,7 @@
 //! Pure: built from a [`State`] alone, sorted, so that the same capture gives the same
 //! bytes.
 
+mod baseline;
 pub mod goroutines;
 mod kind;
 mod notes;
@@ -24,6 +25,7 @@ pub use table::{Grouping, Row, rows};
 use crate::event::Mapping;
 use crate::model::State;
 use sites::Sums;
+use snapshot::Profile;
 
 /// One capture, summed up.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -32,6 +34,9 @@ pub struct Report {
     pub capture: Capture,
     pub totals: Totals,
     pub sites: Vec<Site>,
+    /// What was alive before the capture, as the runtime's own heap profiler had sampled
+    /// it; `None`: it had not.
+    pub before_attach: Option<Profile>,
     pub gc: Vec<GcCycle>,
     /// What the detectors found: none exist yet.
     pub findings: [(); 0],
@@ -168,6 +173,7 @@ impl Report {
                 ..Totals::default()
             },
             sites,
+            before_attach: baseline::build(state),
             gc,
             findings: [],
         };

@@ -2,7 +2,7 @@
 
 use super::sites::Sums;
 use super::{Coverage, Report};
-use crate::base::units::format_count;
+use crate::base::units::{format_bytes, format_count};
 use crate::model::State;
 
 /// Coverage under this is worth a note: less than one object in a thousand is missing.
@@ -12,6 +12,7 @@ const FULL_COVERAGE: f64 = 0.999;
 pub(super) fn all(state: &State, report: &Report, sums: &Sums) -> Vec<String> {
     let mut notes = state.notes.clone();
     notes.extend(completeness(state, report));
+    notes.extend(before_attach(state, report));
     notes.extend(loss(state));
     notes.extend(coverage(state, report.capture.coverage));
     notes.extend(uncertain(state, sums));
@@ -37,6 +38,25 @@ fn completeness(state: &State, report: &Report) -> Option<String> {
              its last event is {:.3} s after the start",
             report.capture.duration_s
         )
+    })
+}
+
+fn before_attach(state: &State, report: &Report) -> Option<String> {
+    let baseline = state.baseline.as_ref()?;
+    if let Some(before) = &report.before_attach {
+        let how = if before.rate > 1 { "estimated from samples" } else { "sampled" };
+        return Some(format!(
+            "{} objects with {} were alive before the capture, at the sites under before_attach: {how} by the \
+             program's own heap profiler; no other numbers contain them",
+            format_count(u64::try_from(before.totals.inuse_objects).unwrap_or(0)),
+            format_bytes(u64::try_from(before.totals.inuse_bytes).unwrap_or(0)),
+        ));
+    }
+    // A program that had not started has nothing to tell.
+    let started = state.counters.is_some_and(|(first, _)| first.objects > 0);
+    (started && baseline.rate <= 0).then(|| {
+        "what was alive before the capture is unknown: the program's heap profiler is off (MemProfileRate 0)"
+            .into()
     })
 }
 

@@ -138,6 +138,19 @@ impl From<Amounts> for Values {
     }
 }
 
+impl Profile {
+    /// Adds up and orders the sites.
+    pub(super) fn new(rate: i64, mut sites: Vec<SampledSite>) -> Profile {
+        let mut totals = Values::default();
+        sites.iter().for_each(|site| totals.add(&site.values));
+        sites.sort_by(|a, b| {
+            let key = |site: &SampledSite| (site.values.inuse_bytes, site.values.alloc_bytes);
+            key(b).cmp(&key(a)).then_with(|| a.frames.cmp(&b.frames)).then(a.object_size.cmp(&b.object_size))
+        });
+        Profile { rate, totals, sites }
+    }
+}
+
 impl Snapshot {
     /// Sums up what was read of `target`.
     pub fn build(target: event::Target, symbols: &Symbolizer<'_>, read: Readings) -> Snapshot {
@@ -205,18 +218,12 @@ struct Stacks<'a, 'b> {
 
 impl Stacks<'_, '_> {
     fn profile(&mut self, read: &HeapProfile) -> Profile {
-        let mut profile = Profile { rate: read.rate, ..Profile::default() };
-        for (bucket, record) in read.shown() {
-            let values = Values::from(record.unsampled(read.rate));
-            profile.totals.add(&values);
-            let frames = self.frames(&bucket.pcs, read.hides_internal_runtime);
-            profile.sites.push(SampledSite { values, object_size: bucket.size, frames });
-        }
-        profile.sites.sort_by(|a, b| {
-            let key = |site: &SampledSite| (site.values.inuse_bytes, site.values.alloc_bytes);
-            key(b).cmp(&key(a)).then_with(|| a.frames.cmp(&b.frames)).then(a.object_size.cmp(&b.object_size))
+        let sites = read.shown().map(|(bucket, record)| SampledSite {
+            values: Values::from(record.unsampled(read.rate)),
+            object_size: bucket.size,
+            frames: self.frames(&bucket.pcs, read.hides_internal_runtime),
         });
-        profile
+        Profile::new(read.rate, sites.collect())
     }
 
     /// A stack as `writeHeapProto` shows it (runtime/pprof/protomem.go, proto.go): the

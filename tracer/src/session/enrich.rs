@@ -97,16 +97,21 @@ impl<'a> Enricher<'a> {
     }
 
     fn explain_stack(&mut self, id: StackId, pcs: &[u64], out: &mut Vec<Event>) {
-        for pc in pcs {
-            if self.known_pcs.insert(*pc) {
-                out.push(Event::Symbol { pc: *pc, frames: self.frames(*pc) });
-            }
-        }
+        self.explain_pcs(pcs, out);
         for site in self.waiting.remove(&id).unwrap_or_default() {
             self.infer(site, id, pcs, out);
         }
         if self.needs_call_site.contains(&true) {
             self.stacks.insert(id, pcs.to_vec());
+        }
+    }
+
+    /// Says what return addresses mean, the first time.
+    pub(super) fn explain_pcs(&mut self, pcs: &[u64], out: &mut Vec<Event>) {
+        for pc in pcs {
+            if self.known_pcs.insert(*pc) {
+                out.push(Event::Symbol { pc: *pc, frames: self.frames(*pc) });
+            }
         }
     }
 

@@ -12,11 +12,11 @@ use tokio::time::MissedTickBehavior;
 use super::enrich::Enricher;
 use crate::base::{Error, Result};
 use crate::capture::Writer;
-use crate::event::{End, EndReason, Event, SiteInfo, Start};
+use crate::event::{Baseline, BaselineRow, End, EndReason, Event, SiteInfo, Start};
 use crate::memory::LiveMemory;
 use crate::model::State;
 use crate::plan::ProbePlan;
-use crate::runtime::{CounterReader, Layout};
+use crate::runtime::{Bucket, CounterReader, Layout, ProfileReader};
 use crate::source::live::{AttachOptions, GoidOffsets, LiveSource, Method};
 use crate::target::{Ended, Identity, Watch};
 
@@ -40,6 +40,9 @@ pub struct Recording {
 /// How often the counters are read and the capture file is made to hold what has come:
 /// a killed recorder loses no more than this.
 const TICK: Duration = Duration::from_secs(1);
+
+/// Rows of the baseline in one event, so that no event outgrows a frame of the file.
+const BASELINE_ROWS: usize = 256;
 
 /// Records a process until it ends or is told to stop. The capture holds whatever came
 /// until then, also when this fails.
@@ -173,11 +176,38 @@ impl<'a, W: Write> Recorder<'a, W> {
         for note in &plan.notes {
             recorder.put(Event::Note(note.clone()))?;
         }
+        recorder.read_baseline(target, layout)?;
         match CounterReader::new(&target.binary, layout, target.target.load_bias) {
             Ok(reader) => recorder.counters = Some(reader),
             Err(e) => recorder.put(Event::Note(format!("coverage is unknown: {e}")))?,
         }
         Ok(recorder)
+    }
+
+    /// Reads what the runtime's own heap profiler has sampled so far.
+    fn read_baseline(&mut self, target: &Identity, layout: &Layout) -> Result<()> {
+        let profile = ProfileReader::new(&target.binary, layout, target.target.load_bias)
+            .and_then(|reader| reader.read(self.memory));
+        let profile = match profile {
+            Ok(read) => {
+                read.notes.into_iter().try_for_each(|note| self.put(Event::Note(note)))?;
+                read.value
+            }
+            Err(e) => {
+                return self.put(Event::Note(format!("what was alive before the capture is unknown: {e}")));
+            }
+        };
+        let rows: Vec<BaselineRow> = profile.buckets.iter().filter_map(|b| alive(b, profile.rate)).collect();
+        let mut symbols = Vec::new();
+        for row in &rows {
+            self.enricher.explain_pcs(&row.pcs, &mut symbols);
+        }
+        symbols.into_iter().try_for_each(|symbol| self.put(symbol))?;
+        self.put(Event::Baseline(Baseline { rate: profile.rate, rows: Vec::new() }))?;
+        for rows in rows.chunks(BASELINE_ROWS) {
+            self.put(Event::Baseline(Baseline { rate: profile.rate, rows: rows.to_vec() }))?;
+        }
+        Ok(())
     }
 
     fn take(&mut self, batch: Vec<Event>) -> Result<()> {
@@ -228,6 +258,20 @@ impl<'a, W: Write> Recorder<'a, W> {
         self.writer.finish()?;
         Ok(Recording { state: self.state, reason })
     }
+}
+
+/// What a bucket of the heap profile says is alive, as of now: objects that the GC has
+/// not yet looked at are taken to be.
+fn alive(bucket: &Bucket, rate: i64) -> Option<BaselineRow> {
+    let amounts = bucket.published.plus(bucket.pending).unsampled(rate);
+    (amounts.inuse_objects > 0).then(|| BaselineRow {
+        pcs: bucket.pcs.clone(),
+        object_size: bucket.size,
+        inuse_objects: amounts.inuse_objects,
+        inuse_bytes: amounts.inuse_bytes,
+        alloc_objects: amounts.alloc_objects,
+        alloc_bytes: amounts.alloc_bytes,
+    })
 }
 
 /// Nanoseconds of CLOCK_MONOTONIC, the clock of all events.
