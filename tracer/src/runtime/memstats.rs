@@ -136,7 +136,8 @@ impl MemStatsReader {
         let [in_use, free, released] =
             [gc.heap_in_use, gc.heap_free, gc.heap_released].map(|field| pacer.word(field));
         let heap_sys = in_use.wrapping_add(free).wrapping_add(released);
-        let heap_alloc = counts.bytes.wrapping_sub(merged.freed_bytes);
+        // Saturating: what is read while the program runs may hold a free without its malloc.
+        let heap_alloc = counts.bytes.saturating_sub(merged.freed_bytes);
         // A tiny object in a shared block counts as freed at once.
         let frees = merged.freed_objects.wrapping_add(counts.tiny);
         let gc_sys = word(at.gc_misc_sys).wrapping_add(merged.in_gc);
@@ -155,7 +156,7 @@ impl MemStatsReader {
             heap_idle: free.wrapping_add(released),
             heap_inuse: in_use,
             heap_released: released,
-            heap_objects: counts.objects.wrapping_sub(frees),
+            heap_objects: counts.objects.saturating_sub(frees),
             stack_inuse: merged.in_stacks,
             stack_sys,
             mspan_sys: word(at.mspan_sys),
@@ -252,5 +253,65 @@ impl Pacer<'_> {
         let relative = if at.relative_headroom { goal / 100 * 3 } else { 0 };
         let headroom = relative.max(MIN_HEADROOM);
         goal.saturating_sub(headroom).max(headroom).max(marked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// A field of `gcController`, and what it holds.
+    type Field = (fn(&GcController) -> u64, u64);
+
+    /// The heap goal of `gcController` with these fields, and 50 MiB of objects.
+    fn goal(go: &str, fields: &[Field]) -> u64 {
+        let layout = Layout::measured(go).expect(go).gc_controller;
+        let mut bytes = vec![0; layout.mapped_ready as usize + 8];
+        let mut put = |at: u64, value: u64| bytes[at as usize..][..8].copy_from_slice(&value.to_le_bytes());
+        put(layout.gc_percent_heap_goal, 100 * MIB);
+        put(layout.memory_limit, i64::MAX as u64);
+        put(layout.mapped_ready, 80 * MIB);
+        put(layout.heap_free, 10 * MIB);
+        put(layout.triggered, u64::MAX);
+        fields.iter().for_each(|(field, value)| put(field(&layout), *value));
+        Pacer { fields: &bytes, layout: &layout }.heap_goal(50 * MIB)
+    }
+
+    #[test]
+    fn the_heap_goal_is_the_pacers() {
+        for go in ["go1.19.8", "go1.27.3"] {
+            assert_eq!(goal(go, &[]), 100 * MIB);
+            assert_eq!(goal(go, &[(|l| l.sweep_dist_min_trigger, 101 * MIB)]), 101 * MIB);
+            assert_eq!(goal(go, &[(|l| l.triggered, 100 * MIB)]), 100 * MIB + MIN_RUNWAY);
+            // 20 MiB are not heap; nothing is left for garbage.
+            let marked: Field = (|l| l.heap_marked, 33 * MIB);
+            assert_eq!(goal(go, &[(|l| l.memory_limit, 20 * MIB), marked]), 33 * MIB);
+        }
+        let limit: Field = (|l| l.memory_limit, 120 * MIB);
+        assert_eq!(goal("go1.19.8", &[limit]), 99 * MIB);
+        assert_eq!(goal("go1.27.3", &[limit]), 100 * MIB - 100 * MIB / 100 * 3);
+    }
+
+    proptest! {
+        #[test]
+        fn any_pacer_has_a_goal(words in prop::collection::vec(any::<u64>(), 0..60), alloc in any::<u64>()) {
+            let layout = Layout::measured("go1.26.6").expect("layout").gc_controller;
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            let pacer = Pacer { fields: &bytes, layout: &layout };
+            let limited = pacer.memory_limit_heap_goal(alloc);
+            prop_assert!(pacer.heap_goal(alloc) >= limited.min(pacer.word(layout.gc_percent_heap_goal)));
+        }
+
+        #[test]
+        fn any_heap_stats_merge(words in prop::collection::vec(any::<u64>(), 0..500)) {
+            let delta = Layout::measured("go1.26.6").expect("layout").memstats.delta;
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            let whole = bytes.len() as u64 / delta.size;
+            prop_assert!(whole > 0 || Merged::of(&bytes, &delta).freed_objects == 0);
+        }
     }
 }

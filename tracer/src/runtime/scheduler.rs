@@ -76,3 +76,70 @@ impl SchedulerReader {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::memory::FakeMemory;
+
+    const SCHED: u64 = 0x1000;
+    const ALLP: u64 = 0x8000;
+    const ALLGLEN: u64 = 0x8100;
+    const LIST: u64 = 0x8200;
+    const P: u64 = 0x1_0000;
+
+    fn reader(go: &str) -> SchedulerReader {
+        let layout = Layout::measured(go).expect(go);
+        SchedulerReader { layout, sched: SCHED, allp: ALLP, allglen: ALLGLEN }
+    }
+
+    /// Two Ps, seven threads of which one has ended, and 100 goroutines: 5 of the
+    /// runtime, and 1, 2 and 4 dead.
+    fn process(reader: &SchedulerReader) -> FakeMemory {
+        let mut memory = FakeMemory::new();
+        let sched = &reader.layout.sched;
+        memory.write(SCHED, &[0; 0x1000]).write_u64(ALLP, LIST).write_u64(ALLP + 8, 2);
+        memory.write_u64(ALLGLEN, 100).write_u64(LIST, P).write_u64(LIST + 8, P + 0x8000);
+        memory.write_u64(SCHED + sched.mnext, 7).write_u64(SCHED + sched.nmfreed, 1);
+        memory.write(SCHED + sched.ngsys, &5u32.to_le_bytes());
+        for (p, dead) in [(P, 1u32), (P + 0x8000, 2)] {
+            memory.write(p + reader.layout.p.free_goroutines, &dead.to_le_bytes());
+        }
+        let last = sched.free_goroutines[sched.free_goroutines.len() - 1];
+        memory.write(SCHED + last, &4u32.to_le_bytes());
+        memory
+    }
+
+    #[test]
+    fn only_goroutines_of_the_program_count() {
+        for go in ["go1.19.8", "go1.24.11", "go1.25.5", "go1.27.3"] {
+            let reader = reader(go);
+            let counts = reader.read(&process(&reader)).expect(go);
+            assert_eq!((counts.goroutines, counts.threads, counts.processors), (88, 6, 2), "{go}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let reader = reader("go1.26.6");
+        for (at, value) in [(ALLP + 8, u64::MAX), (ALLP, 8), (LIST, 8), (LIST, u64::MAX)] {
+            let mut memory = process(&reader);
+            memory.write_u64(at, value);
+            assert!(reader.read(&memory).is_err(), "{at:#x}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn counts_never_run_below_nothing(dead in any::<u32>(), ended in any::<u64>(), all in any::<u64>()) {
+            let reader = reader("go1.26.6");
+            let mut memory = process(&reader);
+            memory.write_u64(ALLGLEN, all).write_u64(SCHED + reader.layout.sched.nmfreed, ended);
+            memory.write(P + reader.layout.p.free_goroutines, &dead.to_le_bytes());
+            let counts = reader.read(&memory).expect("counts");
+            prop_assert!(counts.goroutines <= all && counts.threads <= 7);
+        }
+    }
+}
