@@ -30,6 +30,11 @@ pub(super) fn sites(flow: &Flow, function: &str, callee: &Callee<'_>) -> Result<
     if returns.completing.is_empty() {
         return Err("no return that completes an object was recognised");
     }
+    if returns.mixed {
+        return Err(
+            "it returns its own and other functions' objects by one way, as after profile-guided inlining",
+        );
+    }
     if returns.completing.len() > MAX_RETURNS {
         return Err("it returns in too many ways");
     }
@@ -90,17 +95,27 @@ struct Returns {
     /// Address of the return and the pointer it returns.
     completing: Vec<(u64, Value)>,
     other: Vec<u64>,
+    /// Some return is both, by the path taken to it.
+    mixed: bool,
 }
 
 impl Returns {
     fn of(flow: &Flow, callee: &Callee<'_>) -> Returns {
-        let mut returns = Returns { completing: Vec::new(), other: Vec::new() };
+        let mut returns = Returns { completing: Vec::new(), other: Vec::new(), mixed: false };
         flow.visit(|i, state| {
+            if !flow.leaves(i) {
+                return;
+            }
             let value = state.reg(RAX);
             // A jump to another function returns what that one returns.
-            if flow.leaves(i) && i.flow_control() == FlowControl::Return && completes(flow, value, callee) {
+            let (ours, others) = match i.flow_control() {
+                FlowControl::Return => completes(flow, value, callee),
+                _ => (false, true),
+            };
+            returns.mixed |= ours && others;
+            if ours {
                 returns.completing.push((i.ip(), value));
-            } else if flow.leaves(i) {
+            } else {
                 returns.other.push(i.ip());
             }
         });
@@ -108,9 +123,11 @@ impl Returns {
     }
 }
 
-/// Whether a returned value is an object this function has to report.
-fn completes(flow: &Flow, value: Value, callee: &Callee<'_>) -> bool {
-    match value {
+/// Whether a returned value can be an object this function has to report, and whether it
+/// can be something else: `zerobase`, off-heap memory, an object reported elsewhere.
+fn completes(flow: &Flow, value: Value, callee: &Callee<'_>) -> (bool, bool) {
+    let Some(origins) = flow.origins(value) else { return (true, true) };
+    let is_ours = |origin: &Value| match *origin {
         Value::Const(_) | Value::Arg(_) => false,
         Value::Result { call, .. } => match called(flow, call) {
             // An indirect call of mallocgc goes through the tables of specialised functions.
@@ -120,7 +137,10 @@ fn completes(flow: &Flow, value: Value, callee: &Callee<'_>) -> bool {
             }
         },
         _ => true,
-    }
+    };
+    // Nil stands for "none free" and is replaced before it is returned.
+    let mut returned = origins.iter().filter(|origin| **origin != Value::Const(0));
+    (returned.clone().any(is_ours), !returned.all(is_ours))
 }
 
 fn called(flow: &Flow, call: u64) -> Option<u64> {

@@ -82,6 +82,10 @@ impl Graph {
         self.blocks.partition_point(|b| b.last < index)
     }
 
+    pub(super) fn address_of(&self, block: usize) -> u64 {
+        self.instructions[self.blocks[block].first].ip()
+    }
+
     pub(super) fn instructions_of(&self, block: usize) -> &[Instruction] {
         &self.instructions[self.blocks[block].first..=self.blocks[block].last]
     }

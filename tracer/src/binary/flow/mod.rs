@@ -43,6 +43,10 @@ pub struct Flow<'p> {
 /// Instructions applied and locations compared after which an analysis is given up.
 const MAX_WORK: usize = 1 << 24;
 
+/// Passes over all blocks before values that still change are given up: two merges can
+/// each wait for what the other says.
+const FREE_PASSES: usize = 8;
+
 /// Values followed back through merges.
 const MAX_ORIGINS: usize = 64;
 
@@ -72,24 +76,31 @@ impl<'p> Flow<'p> {
         let mut exits = vec![None; self.graph.blocks.len()];
         self.entry_states = exits.clone();
         let mut step = Step::new(self.program, self.escaped);
-        let mut settled = false;
-        while !settled {
-            settled = true;
+        for pass in 0.. {
+            let mut settled = true;
             for &block in &self.graph.order {
-                let entry = self.entry(block, &exits, work);
+                let mut entry = self.entry(block, &exits, work)?;
                 if *work > MAX_WORK {
                     return None;
                 }
-                if entry == self.entry_states[block] {
+                if pass >= FREE_PASSES
+                    && let Some(before) = &self.entry_states[block]
+                {
+                    entry.widen(self.graph.address_of(block), before);
+                }
+                if self.entry_states[block].as_ref() == Some(&entry) {
                     continue;
                 }
                 settled = false;
-                let mut state = entry.clone()?;
-                self.entry_states[block] = entry;
+                let mut state = entry.clone();
+                self.entry_states[block] = Some(entry);
                 let instructions = self.graph.instructions_of(block);
                 instructions.iter().for_each(|i| step.apply(i, &mut state));
                 *work += instructions.len();
                 exits[block] = Some(state);
+            }
+            if settled {
+                break;
             }
         }
         Some(step.seen_to_escape())
@@ -104,7 +115,7 @@ impl<'p> Flow<'p> {
             arriving.push(&start);
         }
         *work += arriving.iter().map(|state| state.size()).sum::<usize>();
-        State::merge(self.graph.instructions_of(block)[0].ip(), &arriving)
+        State::merge(self.graph.address_of(block), &arriving)
     }
 }
 

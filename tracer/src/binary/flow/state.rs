@@ -210,6 +210,23 @@ impl State {
         merged.drop_below_rsp();
         Some(merged)
     }
+
+    /// Gives up on what has changed since `before`, an earlier state at the same `at`: a
+    /// value with a name of its own is always right.
+    pub(super) fn widen(&mut self, at: u64, before: &State) {
+        for ((reg, value), old) in (0..).zip(&mut self.regs).zip(&before.regs) {
+            if value != old {
+                *value = Value::Phi { at, loc: Loc::Reg(reg) };
+            }
+        }
+        self.slots.retain(|offset, _| before.slots.contains_key(offset));
+        for (offset, value) in &mut self.slots {
+            if before.slots.get(offset) != Some(value) {
+                *value = Value::Phi { at, loc: Loc::Slot(*offset) };
+            }
+        }
+        self.drop_below_rsp();
+    }
 }
 
 /// The one value of all, else a new one. Where it is the new one itself that arrives,

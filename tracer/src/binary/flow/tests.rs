@@ -258,6 +258,22 @@ fn loops_keep_what_they_do_not_change_and_tell_rounds_apart() {
 }
 
 #[test]
+fn loops_that_pass_values_around_settle() {
+    // Three registers rotate in an outer loop around one that changes none of them.
+    let end = at_return(
+        "48 89 d9: mov %rbx,%rcx
+         48 89 d3: mov %rdx,%rbx
+         48 89 ca: mov %rcx,%rdx
+         48 ff ce: dec %rsi
+         75 fb: jne 1009
+         48 ff cf: dec %rdi
+         75 ed: jne 1000",
+    );
+    assert_ne!(end.reg(RBX), end.reg(RDX));
+    assert_eq!(end.reg(RAX), Value::Arg(RAX));
+}
+
+#[test]
 fn what_follows_a_call_that_never_returns_is_not_its_successor() {
     let end = at_return(
         "85 c0: test %eax,%eax
