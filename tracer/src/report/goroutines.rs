@@ -364,3 +364,53 @@ fn is_exported(name: &str) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_shown_as_in_a_dump() {
+        for (function, is_wrapper, is_first, callee, shown) in [
+            ("main.main", false, true, "", true),
+            ("net/http.(*conn).serve", false, false, "", true),
+            ("runtime/pprof.StartCPUProfile", false, true, "", true),
+            ("runtime.gopark", false, true, "", false),
+            ("runtime.main.func1", false, true, "", false),
+            ("runtime.Gosched", false, true, "", true),
+            ("runtime.(*Frames).Next", false, true, "", true),
+            ("runtime.(*mheap).Lock", false, true, "", false),
+            ("runtime.gopanic", false, true, "", false),
+            ("runtime.gopanic", false, false, "main.f", true),
+            ("runtime.runFinalizers", false, false, "", true),
+            ("main.T.M", true, false, "main.(*T).M", false),
+            ("main.(*T).M", true, false, "runtime.panicwrap", true),
+            ("pause", false, true, "", false),
+        ] {
+            assert_eq!(is_shown(function, is_wrapper, is_first, callee), shown, "{function}");
+        }
+    }
+
+    #[test]
+    fn blocked_goroutines_have_a_time_when_the_runtime_noted_one() {
+        let goroutine = |status, wait_since_ns| Goroutine {
+            id: 7,
+            parent: Some(1),
+            status,
+            wait_reason: 1,
+            wait_since_ns,
+            is_locked: false,
+            go_pc: 0,
+            start_pc: 0,
+            stack: None,
+        };
+        let waited = |status, since| member(&goroutine(status, since), 100).wait_ns;
+        assert_eq!(waited(Status::Waiting, Some(30)), Some(70));
+        assert_eq!(waited(Status::Syscall, Some(30)), Some(70));
+        assert_eq!(waited(Status::Waiting, None), None);
+        // Left from before it ran.
+        assert_eq!(waited(Status::Runnable, Some(30)), None);
+        // The collector began between the two clocks.
+        assert_eq!(waited(Status::Waiting, Some(130)), Some(0));
+    }
+}
