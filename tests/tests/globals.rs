@@ -75,6 +75,19 @@ fn machine_code_tells_the_addresses_of_symbols() -> Result<()> {
 }
 
 #[test]
+fn variables_are_not_read_only() -> Result<()> {
+    for (line, variant, plain, _) in programs()? {
+        for global in Global::ALL {
+            let symbol = plain.symbol(global.symbol()).context(global.symbol())?.addr;
+            assert_eq!(plain.read_only_u64(symbol), None, "{line} {variant} {global:?}");
+        }
+        let text = plain.moduledata().context("module data")?.text;
+        assert!(plain.read_only_u64(text).is_some(), "{line} {variant}");
+    }
+    Ok(())
+}
+
+#[test]
 fn what_is_not_known_is_refused_by_name() -> Result<()> {
     let (_, _, plain, stripped) = programs()?.remove(0);
     let old = Layout::for_binary(&plain, "go1.18.10").expect_err("too old");

@@ -103,7 +103,8 @@ impl Binary {
     /// The little-endian u64 at `addr`, when the program cannot change it: outside
     /// writable segments, or in the part of one that is read-only after relocation.
     pub fn read_only_u64(&self, addr: u64) -> Option<u64> {
-        let first_variable = self.moduledata().map_or(0, |m| m.noptrdata);
+        // A C linker puts data without pointers last, Go's first.
+        let first_variable = self.moduledata().map_or(0, |m| m.noptrdata.min(m.data));
         if self.elf.is_writable(addr) && addr >= first_variable {
             return None;
         }
