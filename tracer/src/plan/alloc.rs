@@ -2,9 +2,9 @@
 //!
 //! A return of the function *completes* an object unless what it returns is a constant
 //! (`zerobase`), off-heap memory, or the result of another probed function. For the
-//! completing returns we look for instructions the kernel emulates that dominate them,
-//! cannot run twice, and lead to nothing else, and at which the value that will be
-//! returned lies in a register or stack slot.
+//! completing returns we look for instructions, if possible such as the kernel emulates,
+//! that dominate them, cannot run twice, and lead to nothing else, and at which the value
+//! that will be returned lies in a register or stack slot.
 
 use iced_x86::{FlowControl, Instruction, Mnemonic};
 
@@ -38,14 +38,14 @@ pub(super) fn sites(flow: &Flow, function: &str, callee: &Callee<'_>) -> Result<
     if returns.completing.len() > MAX_RETURNS {
         return Err("it returns in too many ways");
     }
-    let mut candidates = Vec::new();
-    flow.visit(|i, state| {
-        if cost_class(i) == CostClass::Emulated {
-            candidates.extend(Candidate::at(flow, i.ip(), state, &returns));
-        }
-    });
-    let chosen = cover(&candidates, returns.completing.len())
-        .ok_or("no instruction the kernel emulates lies on every path of a completed object")?;
+    // A dear site is better than none: profile-guided layouts can leave a way without a
+    // branch or call.
+    let candidates = [CostClass::Emulated, CostClass::SingleStepped]
+        .map(|dearest| Candidate::up_to(dearest, flow, &returns));
+    let chosen = candidates
+        .iter()
+        .find_map(|candidates| cover(candidates, returns.completing.len()))
+        .ok_or("no instruction lies on every path of a completed object and on no other")?;
     Ok(chosen.into_iter().map(|c| c.found(flow, function, &returns, callee)).collect())
 }
 
@@ -158,6 +158,16 @@ struct Candidate {
 }
 
 impl Candidate {
+    fn up_to(dearest: CostClass, flow: &Flow, returns: &Returns) -> Vec<Candidate> {
+        let mut found = Vec::new();
+        flow.visit(|i, state| {
+            if cost_class(i) <= dearest {
+                found.extend(Candidate::at(flow, i.ip(), state, returns));
+            }
+        });
+        found
+    }
+
     fn at(flow: &Flow, address: u64, state: &State, returns: &Returns) -> Option<Candidate> {
         if !has_frame(state) {
             return None;
@@ -414,6 +424,15 @@ mod tests {
     }
 
     #[test]
+    fn where_nothing_is_emulated_a_dear_site_is_taken() {
+        let mut code = FUNCTION.to_vec();
+        code[0x1c..0x20].fill(0x90); // no branch behind the call
+        let found = sites_of(&code, "runtime.mallocgcLarge").expect("a site");
+        // The last instruction with the frame still there.
+        assert_eq!(found.iter().map(|f| f.address).collect::<Vec<_>>(), [0x1025]);
+    }
+
+    #[test]
     fn objects_of_other_probed_functions_are_theirs() {
         assert!(sites_of(FUNCTION, "runtime.mallocgcTinySlowPath").is_err());
         assert!(sites_of(FUNCTION, "runtime.persistentalloc").is_err());
@@ -423,7 +442,9 @@ mod tests {
     fn a_jump_to_another_function_is_an_end_like_others() {
         let mut code = FUNCTION.to_vec();
         code[0x1f] = 0x40; // je to behind the end
-        assert!(sites_of(&code, "runtime.mallocgcLarge").is_err());
+        let found = sites_of(&code, "runtime.mallocgcLarge").expect("a site");
+        // Behind it, not on it.
+        assert_eq!(found.iter().map(|f| f.address).collect::<Vec<_>>(), [0x1025]);
     }
 
     #[test]
