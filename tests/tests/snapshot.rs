@@ -144,25 +144,6 @@ fn statistics_are_exactly_the_runtimes_own() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn the_heap_profile_is_exactly_the_programs_own() -> Result<()> {
-    for (line, variant) in matrix()? {
-        for (rate, samples) in [("-", 1), ("1", 100), ("4096", 2)] {
-            let mut still = Still::start(line, variant, rate)?;
-            // Before the first collection, after one, and with samples of three cycles.
-            for round in ["", "g", "a", "gag"] {
-                round.chars().try_for_each(|command| still.command(&command.to_string()))?;
-                let (read, own) = (still.profile()?, still.own_profile()?);
-                assert!(own.samples.len() >= samples, "{line} {variant} {rate}: {}", own.samples.len());
-                assert_eq!(read.types, own.types);
-                assert_eq!(read.period, own.period);
-                assert_eq!(differences(&read, &own), [] as [String; 0], "{line} {variant} {rate} {round}");
-            }
-        }
-    }
-    Ok(())
-}
-
 /// What may allocate between the two profiles: writing the program's own, and the
 /// scavenger, which wakes by itself.
 const MEANWHILE: [&str; 2] = ["main.writeProfile", "runtime.bgscavenge"];
@@ -180,45 +161,73 @@ fn differences(read: &Profile, own: &Profile) -> Vec<String> {
     all
 }
 
-#[test]
-fn a_profiler_that_is_off_is_said_to_be() -> Result<()> {
-    let program = build("counters", NEWEST, Variant::Stripped)?;
-    let mut process = Process::spawn(&mut Command::new(program))?;
-    process.send("a")?;
-    process.stdout_line(|l| l == "done", PATIENCE)?;
-    let ended = run_heaptap(&["snapshot", "--pid", &process.pid().to_string(), "--json"])?;
-    ensure!(ended.status.success(), "{}", ended.stderr);
-    let snapshot: serde_json::Value = serde_json::from_str(&ended.stdout)?;
-    assert_eq!(snapshot["profile"]["rate"], 0);
-    let notes = snapshot["notes"].as_array().context("notes")?;
-    let says = |note: &&serde_json::Value| note.as_str().is_some_and(|n| n.contains("profiler is off"));
-    assert_eq!(notes.iter().filter(says).count(), 1, "{notes:?}");
-    // The rest is known all the same.
-    assert!(snapshot["memstats"]["HeapAlloc"].as_u64() > Some(0));
-    assert!(snapshot["size_classes"].as_array().is_some_and(|classes| classes.len() > 10));
-    Ok(())
-}
-
-#[test]
-fn a_stopped_process_is_read_and_stays_stopped() -> Result<()> {
-    let still = Still::start(NEWEST, Variant::Stripped, "1")?;
-    still.process.signal(Signal::SIGSTOP)?;
-    let state = || -> Result<String> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", still.process.pid()))?;
-        Ok(stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).unwrap_or("").to_owned())
-    };
-    let stopped = (0..100_000).find_map(|_| state().ok().filter(|s| s == "T"));
-    ensure!(stopped.is_some(), "not stopped");
-    let table = still.snapshot(&["--limit", "3", "--lines"])?;
-    for part in ["goroutines", "spans by size class", "heap profile", "main.go:"] {
-        assert!(table.contains(part), "no {part} in\n{table}");
-    }
-    assert_eq!(state()?, "T");
-    still.process.signal(Signal::SIGCONT)
-}
-
 mod privileged {
     use super::*;
+
+    #[test]
+    fn the_heap_profile_is_exactly_the_programs_own() -> Result<()> {
+        for (line, variant) in matrix()? {
+            for (rate, samples) in [("-", 1), ("1", 100), ("4096", 2)] {
+                let mut still = Still::start(line, variant, rate)?;
+                // Before the first collection, after one, and with samples of three cycles.
+                for round in ["", "g", "a", "gag"] {
+                    round.chars().try_for_each(|command| still.command(&command.to_string()))?;
+                    let (read, own) = (still.profile()?, still.own_profile()?);
+                    assert!(own.samples.len() >= samples, "{line} {variant} {rate}: {}", own.samples.len());
+                    assert_eq!(read.types, own.types);
+                    assert_eq!(read.period, own.period);
+                    assert_eq!(
+                        differences(&read, &own),
+                        [] as [String; 0],
+                        "{line} {variant} {rate} {round}"
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_profiler_that_is_off_is_said_to_be() -> Result<()> {
+        let program = build("counters", NEWEST, Variant::Stripped)?;
+        let mut process = Process::spawn(&mut Command::new(program))?;
+        process.send("a")?;
+        process.stdout_line(|l| l == "done", PATIENCE)?;
+        let ended = run_heaptap(&["snapshot", "--pid", &process.pid().to_string(), "--json"])?;
+        ensure!(ended.status.success(), "{}", ended.stderr);
+        let snapshot: serde_json::Value = serde_json::from_str(&ended.stdout)?;
+        assert_eq!(snapshot["profile"]["rate"], 0);
+        let notes = snapshot["notes"].as_array().context("notes")?;
+        let says = |note: &&serde_json::Value| note.as_str().is_some_and(|n| n.contains("profiler is off"));
+        assert_eq!(notes.iter().filter(says).count(), 1, "{notes:?}");
+        // The rest is known all the same.
+        assert!(snapshot["memstats"]["HeapAlloc"].as_u64() > Some(0));
+        assert!(snapshot["size_classes"].as_array().is_some_and(|classes| classes.len() > 10));
+        Ok(())
+    }
+
+    #[test]
+    fn a_stopped_process_is_read_and_stays_stopped() -> Result<()> {
+        let still = Still::start(NEWEST, Variant::Stripped, "1")?;
+        still.process.signal(Signal::SIGSTOP)?;
+        let state = || -> Result<String> {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", still.process.pid()))?;
+            Ok(stat
+                .rsplit(')')
+                .next()
+                .and_then(|rest| rest.split_whitespace().next())
+                .unwrap_or("")
+                .to_owned())
+        };
+        let stopped = (0..100_000).find_map(|_| state().ok().filter(|s| s == "T"));
+        ensure!(stopped.is_some(), "not stopped");
+        let table = still.snapshot(&["--limit", "3", "--lines"])?;
+        for part in ["goroutines", "spans by size class", "heap profile", "main.go:"] {
+            assert!(table.contains(part), "no {part} in\n{table}");
+        }
+        assert_eq!(state()?, "T");
+        still.process.signal(Signal::SIGCONT)
+    }
 
     /// With every allocation sampled and no garbage left, what is alive before a capture
     /// is what the program's own profile says is in use after them.
