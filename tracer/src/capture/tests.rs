@@ -68,6 +68,10 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (any::<u64>(), any::<u64>()).prop_map(|(objects, bytes)| {
             Event::Counters(Counters { objects, bytes, ..Counters::default() })
         }),
+        1 => (any::<i64>(), prop::collection::vec(any::<u64>(), 0..40)).prop_map(|(rate, pcs)| {
+            let row = BaselineRow { pcs, inuse_objects: rate, ..BaselineRow::default() };
+            Event::Baseline(Baseline { rate, rows: vec![row] })
+        }),
         1 => ".*".prop_map(Event::Note),
         1 => (".*", any::<u64>()).prop_map(|(exe, load_bias)| Event::Start(Start {
             target: Target { exe, load_bias, maps: vec![Mapping::default()], ..Target::default() },

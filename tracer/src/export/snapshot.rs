@@ -188,3 +188,47 @@ pub(super) fn sites(profile: &Profile, options: &TableOptions, text: &mut String
 fn count(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::snapshot::SampledSite;
+
+    fn written(snapshot: &Snapshot) -> String {
+        let mut out = Vec::new();
+        write(snapshot, &TableOptions { limit: Some(1), ..TableOptions::default() }, &mut out)
+            .expect("a table");
+        String::from_utf8(out).expect("UTF-8")
+    }
+
+    #[test]
+    fn parts_that_could_not_be_read_are_left_out() {
+        let text = written(&Snapshot { notes: vec!["no\x1b[2Jpe".into()], ..Snapshot::default() });
+        assert!(!text.contains("heap ") && !text.contains("spans") && !text.contains("profiler"), "{text}");
+        assert!(text.contains("- no\u{fffd}[2Jpe"), "{text}");
+    }
+
+    #[test]
+    fn all_parts_are_shown() {
+        let stats = MemStats { heap_objects: 1234, next_gc: u64::MAX, num_gc: 3, ..MemStats::default() };
+        let class = SizeClass { size: 48, spans: 2, objects: 5, ..SizeClass::default() };
+        let profile = Profile { rate: 524_288, sites: vec![SampledSite::default()], ..Profile::default() };
+        let text = written(&Snapshot {
+            memstats: Some(stats),
+            size_classes: Some(vec![class]),
+            profile: Some(profile),
+            goroutines: Some(GoroutineGroups { count: 7, ..GoroutineGroups::default() }),
+            ..Snapshot::default()
+        });
+        for part in [
+            "1,234 objects",
+            "3 cycles, next at none",
+            "one sample per 512.0 KiB",
+            "goroutines 7",
+            "(no stack)",
+        ] {
+            assert!(text.contains(part), "no {part} in\n{text}");
+        }
+        assert!(text.lines().any(|line| line.split_whitespace().take(2).eq(["48", "2"])), "{text}");
+    }
+}

@@ -281,3 +281,75 @@ pub fn profile_rows(sites: &[SampledSite], grouping: Grouping, measure: ProfileM
     rows.sort_by_key(|row| std::cmp::Reverse((row.values.of(measure), row.values.alloc_bytes)));
     rows
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(class: u8, elem_size: u64, nelems: u64, alloc_count: u64) -> Span {
+        Span {
+            addr: 0,
+            base: 0xc000_0000,
+            pages: 1,
+            limit: 0xc000_2000,
+            free_index: 0,
+            nelems,
+            alloc_count,
+            elem_size,
+            sweepgen: 0,
+            span_class: class,
+            is_user_arena_chunk: false,
+            alloc_bits: 0,
+            gcmark_bits: 0,
+        }
+    }
+
+    #[test]
+    fn spans_add_up_by_size_and_pointers() {
+        // Size class 4, 32 bytes: twice with pointers, once without; then two large objects.
+        let classes = size_classes(&[
+            span(1, 8192, 1, 1),
+            span(8, 32, 250, 100),
+            span(9, 32, 256, 256),
+            span(8, 32, 250, 50),
+            span(1, 8000, 1, 1),
+        ]);
+        let rows: Vec<_> =
+            classes.iter().map(|c| (c.size, c.noscan, c.spans, c.objects, c.waste_bytes)).collect();
+        let free = 2 * 8192 - 150 * 32;
+        assert_eq!(rows, [(32, false, 2, 150, free), (32, true, 1, 256, 0), (0, true, 2, 2, 192)]);
+        assert!((classes[0].occupancy - 0.3).abs() < 1e-9);
+    }
+
+    fn site(function: &str, line: u32, inuse_bytes: i64, alloc_bytes: i64) -> SampledSite {
+        let frame =
+            Frame { function: function.into(), file: "/app/a.go".into(), line, inlined: false, address: 0 };
+        let values = Values { inuse_bytes, alloc_bytes, ..Values::default() };
+        SampledSite { values, object_size: 16, frames: vec![frame] }
+    }
+
+    #[test]
+    fn rows_hold_sites_of_one_place() {
+        let sites = [site("main.a", 1, 10, 100), site("main.a", 2, 5, 500), site("main.b", 7, 12, 12)];
+        let rows = |grouping, measure| -> Vec<(String, i64)> {
+            let rows = profile_rows(&sites, grouping, measure);
+            rows.into_iter().map(|row| (row.place.clone(), row.values.of(measure))).collect()
+        };
+        assert_eq!(
+            rows(Grouping::Function, ProfileMeasure::InuseBytes),
+            [("main.a".to_owned(), 15), ("main.b".to_owned(), 12)]
+        );
+        assert_eq!(rows(Grouping::Line, ProfileMeasure::AllocBytes)[0], ("main.a a.go:2".to_owned(), 500));
+        let profile = Profile::new(1, sites.to_vec());
+        assert_eq!((profile.totals.inuse_bytes, profile.sites[0].values.inuse_bytes), (27, 12));
+    }
+
+    #[test]
+    fn a_profiler_that_is_off_is_told_how_to_go_on() {
+        let bucket = crate::runtime::Bucket::default();
+        let said = |rate, buckets| off(&HeapProfile { rate, buckets, hides_internal_runtime: true });
+        assert_eq!(said(1, Vec::new()), None);
+        assert!(said(0, Vec::new()).is_some_and(|note| note.contains("heaptap record")));
+        assert!(said(0, vec![bucket]).is_some_and(|note| note.contains("what it sampled before")));
+    }
+}
