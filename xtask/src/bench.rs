@@ -38,8 +38,8 @@ struct Overhead {
     /// One short round, to see that it works
     #[arg(long)]
     quick: bool,
-    /// Allocations per second of the target; above some 500,000 heaptap begins to lose
-    /// events, and an event lost is cheaper than one recorded
+    /// Allocations per second of the target, few enough that no event is lost: one lost is
+    /// cheaper than one recorded
     #[arg(long, default_value_t = 200_000)]
     rate: u32,
 }
