@@ -12,9 +12,12 @@ use crate::{G_GOID, G_M, M_CURG, WINDOWS};
 /// of 512.
 const BLOCK: u64 = 256;
 
+/// The place of no block.
+const NOT_OPEN: u64 = 1;
+
 /// An aligned block of the target's stack and the word below it, so that every pair of
-/// words whose second one lies in the block is inside. Aligned blocks do not reach into
-/// pages that may not be there.
+/// words whose second one lies in the block is inside. Of an aligned block only that word
+/// can lie in a page that is not there.
 pub struct Window {
     block: u64,
     words: MaybeUninit<[u64; BLOCK as usize / 8 + 1]>,
@@ -24,7 +27,7 @@ impl Window {
     /// To be opened: filled in place, as a move would copy it.
     #[inline(always)]
     pub fn closed() -> Window {
-        Window { block: 0, words: MaybeUninit::uninit() }
+        Window { block: NOT_OPEN, words: MaybeUninit::uninit() }
     }
 
     /// Reads the block that the pair at `address` is in.
@@ -32,7 +35,14 @@ impl Window {
     pub fn open(&mut self, address: u64) -> Result<(), ()> {
         self.block = block(address);
         // SAFETY: the array is that long.
-        unsafe { user(self.block.wrapping_sub(8), self.words.as_mut_ptr().cast(), BLOCK as usize + 8) }
+        let read =
+            unsafe { user(self.block.wrapping_sub(8), self.words.as_mut_ptr().cast(), BLOCK as usize + 8) };
+        if read.is_err() {
+            // The word below an aligned block may lie in a page that the stack has not yet
+            // reached: that says nothing of the words in the block.
+            self.block = NOT_OPEN;
+        }
+        read
     }
 
     /// The two words at `address`; the window moves there.
@@ -49,7 +59,7 @@ impl Window {
     #[inline(always)]
     fn word(&self, address: u64) -> u64 {
         if WINDOWS.load() != 0 && block(address) == self.block {
-            // SAFETY: the block was read, or zeroed by the helper that could not.
+            // SAFETY: the block was read.
             unsafe { self.inside(address)[0] }
         } else {
             word(address)

@@ -20,8 +20,8 @@ pub fn alloc(ctx: &ProbeContext, recipe: &Recipe) {
     let wake = count_hit();
     let regs = regs(ctx);
     let mut window = read::Window::closed();
-    // Unreadable is met again, and handled, by the walk.
-    let _zeroes = WINDOWS.load() != 0 && window.open(regs.rbp).is_ok();
+    // What is not read at once is read word by word.
+    let _one_by_one = WINDOWS.load() != 0 && window.open(regs.rbp).is_ok();
     let mut record = AllocRecord {
         header: header(Header::ALLOC, recipe, epoch()),
         time_ns: now(),
