@@ -104,9 +104,9 @@ mod privileged {
         let mut record = Process::spawn(&mut record)?;
         await_recording(&mut record)?;
         let manifest = run_phase(&mut record)?;
-        record.send("quit")?;
-        let ended = record.wait(PATIENCE)?;
-        assert!(ended.status.success(), "{}", ended.stderr);
+        // While the program waits, so that its counters are read once more. It ends with
+        // its standard input.
+        end_recording(record)?;
 
         let report = Report::of(&file)?;
         assert!(report.is_complete(), "{:?}", report.capture);

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io::Write;
 use std::pin::pin;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -41,6 +41,9 @@ pub struct Recording {
 /// a killed recorder loses no more than this.
 const TICK: Duration = Duration::from_secs(1);
 
+/// The same in the first second, so that coverage is known of programs that soon end.
+const EARLY_TICK: Duration = Duration::from_millis(100);
+
 /// Rows of the baseline in one event, so that no event outgrows a frame of the file.
 const BASELINE_ROWS: usize = 256;
 
@@ -72,6 +75,7 @@ pub async fn record<W: Write>(
 
     let mut gone = pin!(watch.wait());
     let mut over = pin!(elapsed(options.duration));
+    let started = Instant::now();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let reason = loop {
@@ -84,6 +88,9 @@ pub async fn record<W: Write>(
                 recorder.read_counters()?;
                 recorder.writer.flush()?;
                 progress(&recorder.state);
+                if started.elapsed() < TICK {
+                    tick.reset_after(EARLY_TICK);
+                }
             }
             ended = &mut gone => {
                 recorder.say_ended(ended)?;
