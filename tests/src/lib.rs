@@ -96,6 +96,21 @@ pub fn await_recording(record: &mut Process) -> Result<()> {
     record.stderr_line(|line| line.starts_with("recording"), PATIENCE).map(drop)
 }
 
+/// Copies a program that is to be run.
+///
+/// Not by `fs::copy`: a process that another test starts meanwhile holds the file open for
+/// writing until it calls exec, and the kernel runs no such file ("text file busy").
+///
+/// # Errors
+/// When it cannot be copied.
+pub fn copy_program(from: impl AsRef<Path>, to: &Path) -> Result<()> {
+    let status = Command::new("cp").arg(from.as_ref()).arg(to).status().context("cannot run cp")?;
+    if !status.success() {
+        bail!("cp {} {}: {status}", from.as_ref().display(), to.display());
+    }
+    Ok(())
+}
+
 /// Ends a recording as Ctrl-C does.
 ///
 /// # Errors

@@ -49,7 +49,7 @@ fn patched(program: &Path, old: &[u8], new: &[u8], copy: &Path) -> Result<()> {
 fn start_named(name: &str, directory: &Path) -> Result<Process> {
     let program = directory.join(name);
     if !program.exists() {
-        fs::copy(build("churn", NEWEST, Variant::Stripped)?, &program)?;
+        tests::copy_program(build("churn", NEWEST, Variant::Stripped)?, &program)?;
     }
     tests::start_target(&program, &["-rate", "1000", "-interval", "100ms"])
 }
@@ -199,9 +199,9 @@ mod privileged {
         let scratch = tempfile::tempdir()?;
         fs::set_permissions(scratch.path(), Permissions::from_mode(0o777))?;
         let program = scratch.path().join("heaptap");
-        fs::copy(heaptap().get_program(), &program)?;
+        tests::copy_program(heaptap().get_program(), &program)?;
         let churn = scratch.path().join("churn");
-        fs::copy(build("churn", NEWEST, Variant::Stripped)?, &churn)?;
+        tests::copy_program(build("churn", NEWEST, Variant::Stripped)?, &churn)?;
         let as_nobody = |program: &Path| {
             let mut command = Command::new("setpriv");
             command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--no-new-privs"]);

@@ -124,7 +124,7 @@ mod privileged {
     fn a_process_is_found_by_its_name() -> Result<()> {
         let scratch = tempfile::tempdir()?;
         let program = scratch.path().join("ht-by-name");
-        fs::copy(build("exact", NEWEST, Variant::Stripped)?, &program)?;
+        tests::copy_program(build("exact", NEWEST, Variant::Stripped)?, &program)?;
         let file = scratch.path().join("name.heaptap");
         let mut target = start_target(&program, &[])?;
         let mut record = Process::spawn(heaptap().args(["record", "--name", "ht-by-name", "-o"]).arg(&file))?;
@@ -140,7 +140,7 @@ mod privileged {
     fn a_deleted_executable_is_recorded_all_the_same() -> Result<()> {
         let scratch = tempfile::tempdir()?;
         let program = scratch.path().join("deleted");
-        fs::copy(build("exact", NEWEST, Variant::Stripped)?, &program)?;
+        tests::copy_program(build("exact", NEWEST, Variant::Stripped)?, &program)?;
         let mut target = start_target(&program, &[])?;
         fs::remove_file(&program)?;
         let file = scratch.path().join("deleted.heaptap");

@@ -301,7 +301,7 @@ mod privileged {
         let mut target = Target::start("1.27")?;
         let scratch = tempfile::tempdir()?;
         let copy = scratch.path().join("deleted");
-        std::fs::copy(&target.path, &copy)?;
+        tests::copy_program(&target.path, &copy)?;
         target.process = start_target(&copy, &[])?;
         std::fs::remove_file(&copy)?;
         let source = target.attach(Method::Auto)?;
