@@ -54,6 +54,8 @@ impl Watch {
         }
         match Image::of(self.pid) {
             Ok(image) if image == self.image => None,
+            // On its way out a process has no memory any more, and so no stack.
+            Ok(image) if image.start_stack == 0 => Some(Ended::Exited),
             Ok(image) if image.start_time == self.image.start_time => Some(Ended::Execed),
             _ => Some(Ended::Exited),
         }
