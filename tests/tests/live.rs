@@ -43,6 +43,7 @@ impl Target {
             plan: &self.plan,
             load_bias: 0,
             goid: self.goid,
+            gc_addresses: None,
             ring_bytes: 16 << 20,
             max_depth: 128,
             bpf_log: false,

@@ -28,7 +28,7 @@ fn plan(binary: &Binary) -> Result<ProbePlan> {
 fn allocation_sites(plan: &ProbePlan) -> impl Iterator<Item = (&Site, &Recipe)> {
     plan.sites.iter().filter_map(|site| match &site.purpose {
         Purpose::Alloc(recipe) => Some((site, recipe)),
-        Purpose::GcEpoch => None,
+        _ => None,
     })
 }
 

@@ -10,6 +10,9 @@ pub const MAX_SITES: usize = 256;
 /// Most return addresses of one stack.
 pub const MAX_DEPTH: usize = 128;
 
+/// Most words of the target's memory that are read when a GC cycle has ended.
+pub const MAX_GC_WORDS: usize = 32;
+
 /// Where one value lies when a site traps.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,11 +44,12 @@ impl Place {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recipe {
+    /// The pointer of an allocation; what triggered a GC; why the world is stopped.
     pub ptr: Place,
     pub size: Place,
     pub type_: Place,
     pub slot: Place,
-    /// [`Recipe::ALLOC`] or [`Recipe::GC_EPOCH`].
+    /// One of the constants below.
     pub purpose: u32,
     /// The site's index, below [`MAX_SITES`].
     pub site: u32,
@@ -54,6 +58,20 @@ pub struct Recipe {
 impl Recipe {
     pub const ALLOC: u32 = 1;
     pub const GC_EPOCH: u32 = 2;
+    pub const GC_START: u32 = 3;
+    pub const GC_RECORD: u32 = 4;
+    pub const STW_BEGIN: u32 = 5;
+    pub const STW_END: u32 = 6;
+}
+
+/// Where the runtime keeps its record of a GC cycle: addresses in the target, 0 for none.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GcAddresses {
+    /// Read when a cycle has ended.
+    pub words: [u64; MAX_GC_WORDS],
+    /// A byte that only holds while the world is stopped at the end of marking.
+    pub leak_check: u64,
 }
 
 /// The first bytes of every record in the ring: which it is, and where and when.
@@ -75,6 +93,8 @@ impl Header {
     pub const ALLOC: u8 = 1;
     pub const STACK: u8 = 2;
     pub const GC_EPOCH: u8 = 3;
+    pub const GC_RECORD: u8 = 4;
+    pub const STW: u8 = 5;
 }
 
 /// One completed allocation.
@@ -102,6 +122,38 @@ pub struct EpochRecord {
     pub time_ns: u64,
 }
 
+/// A GC cycle has ended. `header.epoch` is the one that began when its marking ended.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GcRecord {
+    pub header: Header,
+    pub time_ns: u64,
+    /// What triggered it, as its recipe reads it; meaningless unless `flags` says so.
+    pub trigger: u64,
+    /// Bits as below.
+    pub flags: u64,
+    /// What stood at [`GcAddresses::words`]; 0 where nothing could be read.
+    pub words: [u64; MAX_GC_WORDS],
+}
+
+impl GcRecord {
+    /// The start of the cycle was seen.
+    pub const STARTED: u64 = 1;
+    /// The byte at [`GcAddresses::leak_check`] was not 0.
+    pub const LEAK_CHECK: u64 = 2;
+}
+
+/// The world was stopped and is started again.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StwRecord {
+    pub header: Header,
+    pub begin_ns: u64,
+    pub end_ns: u64,
+    /// As its recipe reads it.
+    pub reason: u64,
+}
+
 /// The return addresses behind one stack hash, innermost first. The kernel reserves
 /// constant sizes only; the first `header.epoch` addresses are meant.
 #[repr(C)]
@@ -118,7 +170,7 @@ pub struct StackRecord {
 pub struct Counters {
     /// Traps of any site.
     pub hits: u64,
-    /// Allocations and GC epochs the ring had no room for.
+    /// Records other than stacks that the ring had no room for.
     pub lost_events: u64,
     /// Stacks the ring had no room for, each time they were needed.
     pub lost_stacks: u64,
@@ -127,6 +179,10 @@ pub struct Counters {
 // SAFETY: repr(C), no padding (fields are explicit), any bit pattern is valid.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for Recipe {}
+
+// SAFETY: as for `Recipe`.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for GcAddresses {}
 
 // SAFETY: as for `Recipe`.
 #[cfg(feature = "user")]

@@ -16,6 +16,7 @@
 // Atomic addition: the target has no compare-and-swap, so core offers none of its own.
 #![feature(asm_experimental_arch)]
 
+mod gc;
 mod read;
 mod send;
 mod stack;
@@ -29,7 +30,7 @@ use aya_ebpf::{
     programs::ProbeContext,
 };
 use aya_log_ebpf::warn;
-use tracer_common::{Counters, MAX_DEPTH, MAX_SITES, Recipe};
+use tracer_common::{Counters, GcAddresses, MAX_DEPTH, MAX_SITES, Recipe};
 
 // Set by the collector before the program is loaded; to the verifier they are constants.
 
@@ -61,9 +62,12 @@ static RECIPES: Array<Recipe> = Array::with_max_entries(MAX_SITES as u32, 0);
 /// Site index by run-time address of the probed instruction, for kernels without cookies.
 #[map]
 static SITES_BY_IP: HashMap<u64, u32> = HashMap::with_max_entries(MAX_SITES as u32, 0);
-/// GC cycles whose end was seen.
+/// GC cycles whose end of marking was seen.
 #[map]
 static EPOCH: Array<u32> = Array::with_max_entries(1, 0);
+/// What is read of each GC cycle.
+#[map]
+static GC_ADDRESSES: Array<GcAddresses> = Array::with_max_entries(1, 0);
 #[map]
 static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);
 /// Sized by the collector.
@@ -81,7 +85,11 @@ pub fn heaptap(ctx: ProbeContext) -> u32 {
     };
     match recipe.purpose {
         Recipe::ALLOC => send::alloc(&ctx, recipe),
-        Recipe::GC_EPOCH => send::gc_epoch(recipe),
+        Recipe::GC_EPOCH => gc::epoch(recipe),
+        Recipe::GC_START => gc::start(&ctx, recipe),
+        Recipe::GC_RECORD => gc::record(recipe),
+        Recipe::STW_BEGIN => gc::stw_begin(&ctx, recipe),
+        Recipe::STW_END => gc::stw_end(recipe),
         other => warn!(&ctx, "recipe with unknown purpose {}", other),
     }
     0

@@ -113,7 +113,7 @@ pub fn pair(address: u64) -> Result<[u64; 2], ()> {
 
 /// The word at `address`; 0 when it is not readable.
 #[inline(always)]
-fn word(address: u64) -> u64 {
+pub fn word(address: u64) -> u64 {
     let mut word = 0;
     // SAFETY: one word.
     let _zero = unsafe { user(address, &raw mut word, 8) };

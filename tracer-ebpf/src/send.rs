@@ -8,7 +8,7 @@ use aya_ebpf::{
     programs::ProbeContext,
 };
 use aya_log_ebpf::debug;
-use tracer_common::{AllocRecord, Counters, EpochRecord, Header, Recipe};
+use tracer_common::{AllocRecord, Counters, Header, Recipe};
 
 use crate::{COUNTERS, EPOCH, EVENTS, WAKE_BYTES, WINDOWS, read, regs, stack};
 
@@ -38,42 +38,24 @@ pub fn alloc(ctx: &ProbeContext, recipe: &Recipe) {
         debug!(ctx, "no stack at rbp {:x}", regs.rbp);
     }
     if EVENTS.output::<AllocRecord>(&record, wake).is_err() {
-        add(|c| unsafe { &raw mut (*c).lost_events });
-    }
-}
-
-/// A new epoch begins. The world is stopped: no other CPU reads or writes it now.
-#[inline(always)]
-pub fn gc_epoch(recipe: &Recipe) {
-    let wake = count_hit();
-    let Some(epoch) = EPOCH.get_ptr_mut(0) else {
-        return;
-    };
-    // SAFETY: the pointer is into the map.
-    let epoch = unsafe {
-        *epoch += 1;
-        *epoch
-    };
-    let record = EpochRecord { header: header(Header::GC_EPOCH, recipe, epoch), time_ns: now() };
-    if EVENTS.output::<EpochRecord>(&record, wake).is_err() {
-        add(|c| unsafe { &raw mut (*c).lost_events });
+        count_lost_event();
     }
 }
 
 #[inline(always)]
-fn header(kind: u8, recipe: &Recipe, epoch: u32) -> Header {
+pub fn header(kind: u8, recipe: &Recipe, epoch: u32) -> Header {
     // SAFETY: the helper has no preconditions.
     let cpu = unsafe { bpf_get_smp_processor_id() } as u16;
     Header { kind, site: recipe.site as u8, cpu, epoch }
 }
 
 #[inline(always)]
-fn epoch() -> u32 {
+pub fn epoch() -> u32 {
     EPOCH.get(0).copied().unwrap_or(0)
 }
 
 #[inline(always)]
-fn now() -> u64 {
+pub fn now() -> u64 {
     // SAFETY: the helper has no preconditions.
     unsafe { bpf_ktime_get_ns() }
 }
@@ -81,13 +63,18 @@ fn now() -> u64 {
 /// Counts a hit and says how to submit its event: the reader polls, so it is woken only
 /// when the ring fills faster than it polls, and that is looked at now and then.
 #[inline(always)]
-fn count_hit() -> u64 {
+pub fn count_hit() -> u64 {
     let hits = add(|c| unsafe { &raw mut (*c).hits });
     if hits % HITS_PER_LOOK == 0 && EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) > WAKE_BYTES.load() {
         u64::from(BPF_RB_FORCE_WAKEUP)
     } else {
         u64::from(BPF_RB_NO_WAKEUP)
     }
+}
+
+#[inline(always)]
+pub fn count_lost_event() {
+    add(|c| unsafe { &raw mut (*c).lost_events });
 }
 
 #[inline(always)]

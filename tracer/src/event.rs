@@ -42,6 +42,10 @@ pub enum Event {
     Inferred(Inferred),
     /// A GC cycle finished marking; later allocations carry the new epoch.
     GcEpoch { epoch: u32, time_ns: u64 },
+    /// A GC cycle has ended; comes after the `GcEpoch` of the same cycle.
+    GcCycle(GcCycle),
+    /// The world was stopped and is started again.
+    Stw(Stw),
     /// Cumulative events lost on one CPU since the capture started.
     Lost { cpu: u32, events: u64, stacks: u64 },
     /// The runtime's own allocation counters, read from the target's memory. Goes into
@@ -144,6 +148,84 @@ pub struct Inferred {
     pub type_addr: Option<u64>,
     /// The size passed, when it is a constant.
     pub size: Option<u64>,
+}
+
+/// What the runtime recorded of one GC cycle: the numbers of its `gctrace` line, unrounded,
+/// and what steers the next one. Bytes and nanoseconds; instants of CLOCK_MONOTONIC.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GcCycle {
+    /// Cycles since the program started, this one included.
+    pub cycle: u32,
+    /// The epoch that began when its marking ended.
+    pub epoch: u32,
+    /// When this was read, soon after the cycle had ended.
+    pub time_ns: u64,
+    /// Asked for by `runtime.GC` or the like.
+    pub forced: bool,
+    /// `None`: its start was not seen.
+    pub trigger: Option<GcTrigger>,
+    /// It looked for leaked goroutines (from Go 1.26 on).
+    pub leak_check: bool,
+    /// When the runtime started.
+    pub init_ns: u64,
+    /// When the world was to be stopped, to end the sweeping of the cycle before.
+    pub sweep_term_ns: u64,
+    /// When the world ran again and marking began.
+    pub mark_ns: u64,
+    /// When the world was to be stopped again, to end marking.
+    pub mark_term_ns: u64,
+    /// When the cycle had ended.
+    pub end_ns: u64,
+    /// Processor time of goroutines that had to help marking.
+    pub assist_ns: u64,
+    /// Processor time of mark workers: on a P of their own, on a part of one, on idle Ps.
+    pub dedicated_ns: u64,
+    pub fractional_ns: u64,
+    pub idle_ns: u64,
+    /// Share of all processor time since the program started that the GC took, rounded down.
+    pub cpu_percent: u32,
+    /// Ps that were stopped, and GOMAXPROCS.
+    pub stw_procs: u32,
+    pub max_procs: u32,
+    /// Bytes of objects when the cycle began, when marking ended, and of those marked.
+    pub heap_before: u64,
+    pub heap_after: u64,
+    pub heap_marked: u64,
+    /// Bytes of objects at `time_ns`: marked ones, and what came since.
+    pub heap_live: u64,
+    /// The size the heap was meant to have at the end.
+    pub heap_goal: u64,
+    /// Stacks and global variables that could be scanned.
+    pub stack_scan: u64,
+    pub globals_scan: u64,
+    /// GOGC and GOMEMLIMIT in force; a negative GOGC is `off`, a limit of `i64::MAX` none.
+    pub gc_percent: i32,
+    pub memory_limit: i64,
+}
+
+/// What made a GC cycle start (runtime/mgc.go `gcTriggerKind`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GcTrigger {
+    /// The heap had grown up to the trigger.
+    Heap,
+    /// There was none for two minutes.
+    Time,
+    /// The program asked for one.
+    Cycle,
+}
+
+/// One stop of the world; instants of CLOCK_MONOTONIC in nanoseconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Stw {
+    /// In the runtime's words; `None` before Go 1.21, which names none.
+    pub reason: Option<String>,
+    /// When the runtime began to stop the other threads.
+    pub begin_ns: u64,
+    /// When it let them go on.
+    pub end_ns: u64,
 }
 
 /// One function of a stack, as the compiler saw it.

@@ -65,11 +65,21 @@ const ROWS: [(&str, &[&str]); 24] = [
     (
         "runtime.gcControllerState",
         &[
+            "gcPercent",
             "memoryLimit",
             "gcPercentHeapGoal",
             "sweepDistMinTrigger",
             "triggered",
+            "lastHeapGoal",
+            "heapLive",
+            "lastStackScan",
+            "maxStackScan",
+            "globalsScan",
             "heapMarked",
+            "assistTime",
+            "dedicatedMarkTime",
+            "fractionalMarkTime",
+            "idleMarkTime",
             "heapInUse",
             "heapReleased",
             "heapFree",
@@ -139,7 +149,24 @@ const ROWS: [(&str, &[&str]); 24] = [
     ),
     ("runtime.p", &["mcache", "gFree"]),
     ("runtime.schedt", &["mnext", "nmfreed", "ngsys", "gFree"]),
-    ("runtime.workType", &["cycles", "cpuStats"]),
+    (
+        "runtime.workType",
+        &[
+            "goroutineLeak",
+            "userForced",
+            "cycles",
+            "stwprocs",
+            "maxprocs",
+            "tSweepTerm",
+            "tMark",
+            "tMarkTerm",
+            "tEnd",
+            "heap0",
+            "heap1",
+            "heap2",
+            "cpuStats",
+        ],
+    ),
 ];
 
 const TABLE: &str = "tracer/src/runtime/tables/offsets.tsv";

@@ -63,6 +63,14 @@ fn event() -> impl Strategy<Value = Event> {
             })
         ),
         1 => (any::<u32>(), any::<u64>()).prop_map(|(epoch, time_ns)| Event::GcEpoch { epoch, time_ns }),
+        1 => (any::<u32>(), any::<u64>(), any::<i32>()).prop_map(|(cycle, end_ns, gc_percent)| {
+            Event::GcCycle(GcCycle { cycle, end_ns, gc_percent, ..GcCycle::default() })
+        }),
+        1 => (any::<Option<u8>>(), any::<u64>()).prop_map(|(reason, begin_ns)| Event::Stw(Stw {
+            reason: reason.map(|n| n.to_string()),
+            begin_ns,
+            end_ns: u64::MAX,
+        })),
         1 => (any::<u32>(), any::<u64>(), any::<u64>())
             .prop_map(|(cpu, events, stacks)| Event::Lost { cpu, events, stacks }),
         1 => (any::<u64>(), any::<u64>()).prop_map(|(objects, bytes)| {

@@ -48,7 +48,11 @@ fn cost(class: CostClass) -> &'static str {
 
 fn reads(site: &Site) -> String {
     match &site.purpose {
-        Purpose::GcEpoch => "(GC cycle)".into(),
+        Purpose::GcEpoch => "(end of marking)".into(),
+        Purpose::GcStart { trigger } => format!("trigger={}", place("trigger", *trigger)),
+        Purpose::GcRecord => "(GC cycle)".into(),
+        Purpose::StwBegin { reason } => format!("reason={}", place("reason", *reason)),
+        Purpose::StwEnd => "(world started)".into(),
         Purpose::Alloc(r) => [("ptr", r.ptr), ("size", r.size), ("type", r.type_), ("slot", r.slot)]
             .iter()
             .map(|(name, at)| format!("{name}={}", place(name, *at)))
@@ -64,7 +68,8 @@ fn place(name: &str, at: Place) -> String {
     ];
     match at {
         Place::None if name == "slot" => "by-size".into(),
-        Place::None => "by-caller".into(),
+        Place::None if matches!(name, "size" | "type") => "by-caller".into(),
+        Place::None => "unknown".into(),
         Place::Const(c) => c.to_string(),
         Place::Reg(r) => REGISTERS[usize::from(r & 15)].into(),
         Place::Frame(o) => format!("[rbp{o:+}]"),

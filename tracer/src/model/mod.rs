@@ -14,7 +14,8 @@ use hashbrown::HashMap;
 pub use calls::{Call, Calls, Tally};
 
 use crate::event::{
-    Alloc, Baseline, Counters, End, Event, Frame, Inferred, SiteId, SiteInfo, StackId, Start, TypeInfo,
+    Alloc, Baseline, Counters, End, Event, Frame, GcCycle, Inferred, SiteId, SiteInfo, StackId, Start, Stw,
+    TypeInfo,
 };
 
 /// Everything known after some events of a capture.
@@ -30,6 +31,10 @@ pub struct State {
     pub inferred: HashMap<(SiteId, StackId), Inferred>,
     /// When marking finished, CLOCK_MONOTONIC nanoseconds, by the epoch that then began.
     pub gc_epochs: BTreeMap<u32, u64>,
+    /// What the runtime recorded of its cycles, by their number.
+    pub gc_cycles: BTreeMap<u32, GcCycle>,
+    /// How long the world was stopped, by the runtime's reason for it.
+    pub stops: BTreeMap<Option<String>, Stops>,
     /// Cumulative (events, stacks) lost, by CPU.
     pub lost: BTreeMap<u32, (u64, u64)>,
     /// The first and the latest reading of the runtime's counters.
@@ -45,6 +50,23 @@ pub struct State {
     pub latest_ns: u64,
     /// The highest epoch any allocation carried.
     pub latest_epoch: u32,
+}
+
+/// Stops of the world, summed up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stops {
+    pub count: u64,
+    pub total_ns: u64,
+    pub longest_ns: u64,
+}
+
+impl Stops {
+    fn add(&mut self, stop: &Stw) {
+        let length = stop.end_ns.saturating_sub(stop.begin_ns);
+        self.count += 1;
+        self.total_ns = self.total_ns.saturating_add(length);
+        self.longest_ns = self.longest_ns.max(length);
+    }
 }
 
 impl State {
@@ -73,6 +95,14 @@ impl State {
             Event::GcEpoch { epoch, time_ns } => {
                 self.latest_ns = self.latest_ns.max(*time_ns);
                 self.gc_epochs.insert(*epoch, *time_ns);
+            }
+            Event::GcCycle(cycle) => {
+                self.latest_ns = self.latest_ns.max(cycle.time_ns);
+                self.gc_cycles.insert(cycle.cycle, *cycle);
+            }
+            Event::Stw(stop) => {
+                self.latest_ns = self.latest_ns.max(stop.end_ns);
+                self.stops.entry(stop.reason.clone()).or_default().add(stop);
             }
             Event::Lost { cpu, events, stacks } => {
                 let lost = self.lost.entry(*cpu).or_default();

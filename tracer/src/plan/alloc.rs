@@ -6,7 +6,7 @@
 //! that dominate them, cannot run twice, and lead to nothing else, and at which the value
 //! that will be returned lies in a register or stack slot.
 
-use iced_x86::{FlowControl, Instruction, Mnemonic};
+use iced_x86::{FlowControl, Instruction, Mnemonic, Register};
 
 use super::{CostClass, Place, Readable, Recipe, leaf};
 use crate::binary::flow::{Flow, Loc, R14, RAX, RBP, RBX, RSP, Reg, State, Value};
@@ -61,12 +61,15 @@ pub(super) fn readable(flow: &Flow, address: u64, callee: &Callee<'_>) -> Option
 }
 
 /// The first emulated instruction that every call runs exactly once, for functions that
-/// are probed only to learn that they run.
+/// are probed only to learn that they run, and with what arguments.
+///
+/// Not before the frame is being built: a call whose stack has to grow runs the check for
+/// that twice.
 pub(super) fn passage(flow: &Flow) -> Option<u64> {
     let ends: Vec<u64> = flow.reachable().filter(|i| flow.leaves(i)).map(Instruction::ip).collect();
     let mut framed = Vec::new();
     flow.visit(|i, state| {
-        if cost_class(i) == CostClass::Emulated && has_frame(state) {
+        if cost_class(i) == CostClass::Emulated && (begins_frame(i) || has_frame(state)) {
             framed.push(i.ip());
         }
     });
@@ -328,7 +331,7 @@ fn rank(chosen: &[&Candidate]) -> (usize, std::cmp::Reverse<usize>) {
 
 /// Where a value is best read at a site: in a register if it can be had, else in the
 /// frame, else relative to rsp.
-fn place(state: &State, value: Value) -> Place {
+pub(super) fn place(state: &State, value: Value) -> Place {
     places(state, value).first().copied().unwrap_or(Place::None)
 }
 
@@ -350,6 +353,10 @@ fn places(state: &State, value: Value) -> Vec<Place> {
         }
     }
     places
+}
+
+fn begins_frame(i: &Instruction) -> bool {
+    i.mnemonic() == Mnemonic::Push && i.op0_register() == Register::RBP
 }
 
 /// Whether rbp points at the saved rbp right below the return address, so that a walk of
@@ -450,8 +457,8 @@ mod tests {
     #[test]
     fn a_passage_is_run_once_by_every_call() {
         let flow = Flow::analyse(FUNCTION, 0x1000, &Nothing).expect("followed");
-        assert_eq!(passage(&flow), Some(0x1010));
-        // Not before the frame is built, and not where the loop comes back.
+        assert_eq!(passage(&flow), Some(0x1000));
+        // Not without a frame, and not where the loop comes back.
         let flow = Flow::analyse(&FUNCTION[0x12..], 0x1012, &Nothing).expect("followed");
         assert_eq!(passage(&flow), None);
     }

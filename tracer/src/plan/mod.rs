@@ -5,6 +5,7 @@
 
 mod alloc;
 mod call_site;
+mod gc;
 mod leaf;
 
 use iced_x86::{FlowControl, Instruction};
@@ -49,6 +50,14 @@ pub enum Purpose {
     Alloc(Recipe),
     /// The world is stopped and marking has ended: a new GC epoch begins.
     GcEpoch,
+    /// A GC cycle starts; what triggered it (runtime/mgc.go `gcTriggerKind`).
+    GcStart { trigger: Place },
+    /// A GC cycle has ended: the runtime's record of it is complete.
+    GcRecord,
+    /// The world is to be stopped; why (runtime/proc.go `stwReason`, from Go 1.21 on).
+    StwBegin { reason: Place },
+    /// The world is started again.
+    StwEnd,
 }
 
 /// Where an allocation's values lie when the site traps.
@@ -91,10 +100,6 @@ pub enum CostClass {
     SingleStepped,
 }
 
-/// Cost of leaving the GC epoch unknown, said in the plan.
-const NO_EPOCH: &str =
-    "runtime.gcSweep has no instruction the kernel emulates on every path: GC cycles are not counted";
-
 impl ProbePlan {
     /// Decides where to probe an executable, from its own machine code.
     ///
@@ -115,11 +120,18 @@ impl ProbePlan {
         for function in &leaves {
             plan.add_allocation_sites(binary, function);
         }
-        match functions.by_name("runtime.gcSweep").and_then(|f| epoch_site(binary, &f)) {
-            Some(site) => plan.sites.push(site),
-            None => plan.notes.push(NO_EPOCH.into()),
-        }
+        let (sites, notes) = gc::sites(binary);
+        plan.sites.extend(sites);
+        plan.notes.extend(notes);
         Ok(plan)
+    }
+
+    /// Takes out the sites that would copy the runtime's records of GC cycles, when these
+    /// cannot be read, and notes why.
+    pub fn leave_out_gc_records(&mut self, why: &str) {
+        let records = |purpose: &Purpose| matches!(purpose, Purpose::GcRecord | Purpose::GcStart { .. });
+        self.sites.retain(|site| !records(&site.purpose));
+        self.notes.push(format!("{}: {why}", gc::NO_TIMELINE));
     }
 
     fn add_allocation_sites(&mut self, binary: &Binary, function: &Function<'_>) {
@@ -180,12 +192,6 @@ fn probed<'a>(binary: &'a Binary, function: &Function<'_>) -> Option<Flow<'a>> {
     const MAX_PROBED: u64 = 16 << 10;
     let len = function.end.checked_sub(function.start)?;
     (len <= MAX_PROBED).then(|| call_site::analyse(binary, function))?
-}
-
-fn epoch_site(binary: &Binary, function: &Function<'_>) -> Option<Site> {
-    let flow = probed(binary, function)?;
-    let address = alloc::passage(&flow)?;
-    site(binary, function, &flow, address, Purpose::GcEpoch)
 }
 
 fn site(

@@ -31,6 +31,8 @@ pub enum Global {
     Memstats,
     /// `mheap_ mheap`
     Mheap,
+    /// `runtimeInitTime int64`
+    RuntimeInitTime,
     /// `sched schedt`
     Sched,
     /// `waitReasonStrings [...]string`
@@ -40,7 +42,7 @@ pub enum Global {
 }
 
 impl Global {
-    pub const ALL: [Global; 13] = [
+    pub const ALL: [Global; 14] = [
         Global::AllgLen,
         Global::AllgPtr,
         Global::Allp,
@@ -51,6 +53,7 @@ impl Global {
         Global::MemProfileRate,
         Global::Memstats,
         Global::Mheap,
+        Global::RuntimeInitTime,
         Global::Sched,
         Global::WaitReasonStrings,
         Global::Work,
@@ -123,6 +126,7 @@ impl Global {
                 inside: |layout| layout.mheap_sweepgen,
                 ..clue("runtime.mheap_", "runtime.(*mcentral).uncacheSpan", 0)
             },
+            Global::RuntimeInitTime => clue("runtime.runtimeInitTime", "runtime.main", 5),
             Global::Sched => {
                 Clue { inside: |layout| layout.sched.mnext, ..clue("runtime.sched", "runtime.mReserveID", 0) }
             }

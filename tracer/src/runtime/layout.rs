@@ -37,6 +37,8 @@ pub struct Layout {
     pub profile: Profile,
     /// `runtime.work`: the count of GC cycles, a u32
     pub work_cycles: u64,
+    /// What `gctrace` prints, besides what stands above; None where a part is not known.
+    pub gc_trace: Option<GcTrace>,
     /// `internal/abi.Type` (`runtime._type` before 1.21)
     pub types: Type,
     /// Whether objects with pointers above 512 bytes carry an 8-byte header.
@@ -188,6 +190,37 @@ pub struct GcController {
     pub relative_headroom: bool,
 }
 
+/// Fields of `runtime.gcController`, then of `runtime.work`: u64 or i64 unless said
+/// otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GcTrace {
+    /// An i32.
+    pub gc_percent: u64,
+    pub last_heap_goal: u64,
+    pub heap_live: u64,
+    /// The bytes of stacks that gctrace prints.
+    pub stack_scan: u64,
+    pub globals_scan: u64,
+    pub assist_time: u64,
+    pub dedicated_mark_time: u64,
+    pub fractional_mark_time: u64,
+    pub idle_mark_time: u64,
+    /// A bool.
+    pub user_forced: u64,
+    /// An i32 each.
+    pub stw_procs: u64,
+    pub max_procs: u64,
+    pub sweep_term: u64,
+    pub mark: u64,
+    pub mark_term: u64,
+    pub end: u64,
+    pub heap0: u64,
+    pub heap1: u64,
+    pub heap2: u64,
+    /// A bool, from Go 1.26 on.
+    pub leak_check_done: Option<u64>,
+}
+
 /// A bucket, then its stack, then its `memRecord`: `active`, and three to come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
@@ -285,6 +318,7 @@ impl Layout {
             gc_controller: GcController::from_offsets(&at)?,
             profile: Profile::from_offsets(&at)?,
             work_cycles: at("runtime.workType", "cycles")?,
+            gc_trace: GcTrace::from_offsets(&at).ok(),
             types: Type {
                 size: of_type("Size_", "size")?,
                 ptr_bytes: of_type("PtrBytes", "ptrdata")?,
@@ -398,6 +432,37 @@ impl GcController {
             mapped_ready: field("mappedReady")?,
             // Both are news of Go 1.20 (runtime/mgcpacer.go `memoryLimitHeapGoal`).
             relative_headroom: at("runtime.workType", "cpuStats").is_ok(),
+        })
+    }
+}
+
+impl GcTrace {
+    fn from_offsets(at: &impl At) -> Result<GcTrace, String> {
+        let controller = |name| at("runtime.gcControllerState", name);
+        let work = |name| at("runtime.workType", name);
+        Ok(GcTrace {
+            gc_percent: controller("gcPercent")?,
+            last_heap_goal: controller("lastHeapGoal")?,
+            heap_live: controller("heapLive")?,
+            // What is printed changed with Go 1.20, as did the CPU statistics.
+            stack_scan: controller(if work("cpuStats").is_ok() { "lastStackScan" } else { "maxStackScan" })?,
+            globals_scan: controller("globalsScan")?,
+            assist_time: controller("assistTime")?,
+            dedicated_mark_time: controller("dedicatedMarkTime")?,
+            fractional_mark_time: controller("fractionalMarkTime")?,
+            idle_mark_time: controller("idleMarkTime")?,
+            user_forced: work("userForced")?,
+            stw_procs: work("stwprocs")?,
+            max_procs: work("maxprocs")?,
+            sweep_term: work("tSweepTerm")?,
+            mark: work("tMark")?,
+            mark_term: work("tMarkTerm")?,
+            end: work("tEnd")?,
+            heap0: work("heap0")?,
+            heap1: work("heap1")?,
+            heap2: work("heap2")?,
+            // Behind `pending` and `enabled`, a byte each.
+            leak_check_done: work("goroutineLeak").ok().map(|at| at + 2),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! What the Go runtime looks like in memory: layouts, globals, counters, types (tier 2).
 
 mod counters;
+mod gc;
 mod globals;
 mod goroutines;
 mod layout;
@@ -15,6 +16,7 @@ mod unwind;
 mod version;
 
 pub use counters::CounterReader;
+pub use gc::{GcRecord, stw_reason};
 pub use globals::Global;
 pub use goroutines::{Goroutine, GoroutineReader, Goroutines, Status};
 pub use layout::Layout;

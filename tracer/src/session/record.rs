@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
+use tracer_common::GcAddresses;
 
 use super::enrich::Enricher;
 use crate::base::{Error, Result};
@@ -16,7 +17,7 @@ use crate::event::{Baseline, BaselineRow, End, EndReason, Event, SiteInfo, Start
 use crate::memory::LiveMemory;
 use crate::model::State;
 use crate::plan::ProbePlan;
-use crate::runtime::{Bucket, CounterReader, Layout, ProfileReader};
+use crate::runtime::{Bucket, CounterReader, GcRecord, Layout, ProfileReader};
 use crate::source::live::{AttachOptions, GoidOffsets, LiveSource, Method};
 use crate::target::{Ended, Identity, Watch};
 
@@ -64,12 +65,15 @@ pub async fn record<W: Write>(
 ) -> Result<Recording> {
     let mut stop = pin!(stop_signal()?);
     let layout = Layout::for_binary(&target.binary, &target.target.go_version)?;
-    let plan = ProbePlan::of(&target.binary)?;
+    let mut plan = ProbePlan::of(&target.binary)?;
+    let gc_addresses = GcRecord::locate(&target.binary, &layout, target.target.load_bias)
+        .map_err(|e| plan.leave_out_gc_records(&e.to_string()))
+        .ok();
     let pid = target.target.pid as i32;
     let memory = LiveMemory::new(pid);
     let watch = Watch::new(pid)?;
     let mut recorder = Recorder::start(target, &layout, &plan, &memory, writer)?;
-    let mut source = LiveSource::attach(&attach_options(target, &layout, &plan, options))?;
+    let mut source = LiveSource::attach(&attach_options(target, &layout, &plan, gc_addresses, options))?;
     recorder.read_counters()?;
     ready()?;
 
@@ -112,6 +116,7 @@ fn attach_options<'a>(
     target: &Identity,
     layout: &Layout,
     plan: &'a ProbePlan,
+    gc_addresses: Option<GcAddresses>,
     options: &Options,
 ) -> AttachOptions<'a> {
     AttachOptions {
@@ -123,6 +128,7 @@ fn attach_options<'a>(
             g_m: layout.g.m as u32,
             m_curg: layout.m.curg as u32,
         },
+        gc_addresses,
         ring_bytes: options.ring_bytes,
         max_depth: options.max_depth,
         bpf_log: options.bpf_log,

@@ -9,6 +9,7 @@ pub const RAX: Reg = 0;
 pub const RBX: Reg = 3;
 pub const RSP: Reg = 4;
 pub const RBP: Reg = 5;
+pub const RDI: Reg = 7;
 /// Go keeps the current goroutine's `*g` here.
 pub const R14: Reg = 14;
 

@@ -11,6 +11,7 @@ mod reader;
 mod uprobe_multi;
 
 use tokio::sync::mpsc;
+use tracer_common::GcAddresses;
 
 use crate::base::{Error, Result};
 use crate::event::Event;
@@ -25,6 +26,9 @@ pub struct AttachOptions<'a> {
     /// Run-time address minus link-time address of the executable.
     pub load_bias: u64,
     pub goid: GoidOffsets,
+    /// Where the runtime keeps its records of GC cycles, for sites with
+    /// [`Purpose::GcRecord`](crate::plan::Purpose).
+    pub gc_addresses: Option<GcAddresses>,
     /// Bytes of the ring; rounded up to a power of two, 64 KiB to 1 GiB.
     pub ring_bytes: u64,
     /// Return addresses kept of a stack, 1 to 128.
@@ -96,7 +100,7 @@ impl LiveSource {
     /// The next events in the order of the ring, some milliseconds old; `None` once the
     /// probes are detached and everything they sent was received.
     ///
-    /// Allocations, stacks, GC epochs and `Lost`; cancel safe.
+    /// Allocations, stacks, GC epochs and cycles, stops of the world and `Lost`; cancel safe.
     pub async fn recv(&mut self) -> Option<Vec<Event>> {
         self.events.recv().await
     }

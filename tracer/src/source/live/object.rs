@@ -6,7 +6,7 @@ use aya::maps::{Array, HashMap};
 use aya::programs::UProbe;
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
-use tracer_common::{MAX_DEPTH, MAX_SITES, Place, Recipe};
+use tracer_common::{GcAddresses, MAX_DEPTH, MAX_SITES, Place, Recipe};
 
 use super::attach::refused;
 use super::{AttachOptions, Method, ring_size, uprobe_multi};
@@ -19,6 +19,10 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/heap
 
 /// The program's name in the object.
 pub(super) const PROGRAM: &str = "heaptap";
+
+/// What the reason of a stop, or the trigger of a cycle, is read as where its site does
+/// not tell.
+pub(super) const UNKNOWN_VALUE: u64 = u64::MAX;
 
 /// The object in the kernel: maps filled, program verified.
 #[derive(Debug)]
@@ -111,6 +115,10 @@ fn fill_maps(ebpf: &mut Ebpf, options: &AttachOptions<'_>, recipes: &[Recipe]) -
     for (index, recipe) in recipes.iter().enumerate() {
         by_index.set(index as u32, recipe, 0).map_err(map_error)?;
     }
+    if let Some(addresses) = options.gc_addresses {
+        let mut gc = Array::<_, GcAddresses>::try_from(map(ebpf, "GC_ADDRESSES")?).map_err(map_error)?;
+        gc.set(0, addresses, 0).map_err(map_error)?;
+    }
     let mut by_ip = HashMap::<_, u64, u32>::try_from(map(ebpf, "SITES_BY_IP")?).map_err(map_error)?;
     for (index, site) in options.plan.sites.iter().enumerate() {
         let address = site.address.wrapping_add(options.load_bias);
@@ -148,18 +156,18 @@ fn recipes(plan: &ProbePlan) -> Result<Vec<Recipe>> {
 }
 
 fn recipe(site: u32, purpose: &Purpose) -> Recipe {
-    let nothing = plan::Recipe {
-        ptr: plan::Place::None,
-        size: plan::Place::None,
-        type_: plan::Place::None,
-        slot: plan::Place::None,
-    };
-    let (purpose, places) = match purpose {
-        Purpose::Alloc(places) => (Recipe::ALLOC, places),
-        Purpose::GcEpoch => (Recipe::GC_EPOCH, &nothing),
+    let nothing = plan::Place::None;
+    let only = |ptr| plan::Recipe { ptr, size: nothing, type_: nothing, slot: nothing };
+    let (purpose, absent, places) = match purpose {
+        Purpose::Alloc(places) => (Recipe::ALLOC, 0, places.clone()),
+        Purpose::GcEpoch => (Recipe::GC_EPOCH, 0, only(nothing)),
+        Purpose::GcStart { trigger } => (Recipe::GC_START, UNKNOWN_VALUE, only(*trigger)),
+        Purpose::GcRecord => (Recipe::GC_RECORD, 0, only(nothing)),
+        Purpose::StwBegin { reason } => (Recipe::STW_BEGIN, UNKNOWN_VALUE, only(*reason)),
+        Purpose::StwEnd => (Recipe::STW_END, 0, only(nothing)),
     };
     Recipe {
-        ptr: place(places.ptr, 0),
+        ptr: place(places.ptr, absent),
         size: place(places.size, 0),
         type_: place(places.type_, 0),
         slot: place(places.slot, UNKNOWN_SLOT),
@@ -194,7 +202,7 @@ mod tests {
     fn the_object_holds_the_program_and_its_maps() {
         let object = aya_obj::Object::parse(OBJECT).expect("a valid object");
         assert!(object.programs.contains_key(PROGRAM));
-        for map in ["RECIPES", "SITES_BY_IP", "EPOCH", "COUNTERS", "EVENTS", "AYA_LOGS"] {
+        for map in ["RECIPES", "SITES_BY_IP", "GC_ADDRESSES", "EPOCH", "COUNTERS", "EVENTS", "AYA_LOGS"] {
             assert!(object.maps.contains_key(map), "{map}");
         }
     }

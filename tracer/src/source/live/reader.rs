@@ -11,11 +11,12 @@ use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
 use aya_log::EbpfLogger;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use tokio::sync::mpsc;
-use tracer_common::{Counters, Header};
+use tracer_common::{Counters, GcRecord, Header};
 
-use super::object::{map_error, missing};
+use super::object::{UNKNOWN_VALUE, map_error, missing};
 use crate::base::{Error, Result};
-use crate::event::{Alloc, Event, SiteId, StackId};
+use crate::event::{Alloc, Event, SiteId, StackId, Stw};
+use crate::runtime;
 
 /// Events of one batch at most, and batches that may wait. Together they bound the
 /// memory a slow consumer costs; beyond, the ring fills, and what is lost is counted.
@@ -194,6 +195,23 @@ fn decode(record: &[u8]) -> Option<Event> {
             Some(Event::Stack { id: StackId(word(1)?), pcs })
         }
         Header::GC_EPOCH => Some(Event::GcEpoch { epoch, time_ns: word(1)? }),
+        Header::GC_RECORD => {
+            let (trigger, flags) = (word(2)?, word(3)?);
+            let copied: Vec<u64> = words.get(4..)?.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
+            let record = runtime::GcRecord {
+                epoch,
+                time_ns: word(1)?,
+                trigger: (flags & GcRecord::STARTED != 0).then_some(trigger),
+                leak_check: flags & GcRecord::LEAK_CHECK != 0,
+                words: &copied,
+            };
+            record.cycle().map(Event::GcCycle)
+        }
+        Header::STW => {
+            let reason = Some(word(3)?).filter(|reason| *reason != UNKNOWN_VALUE);
+            let reason = reason.map(|reason| runtime::stw_reason(reason as u8));
+            Some(Event::Stw(Stw { reason, begin_ns: word(1)?, end_ns: word(2)? }))
+        }
         _ => None,
     }
 }
@@ -201,7 +219,8 @@ fn decode(record: &[u8]) -> Option<Event> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tracer_common::{AllocRecord, EpochRecord, MAX_DEPTH, StackRecord};
+    use crate::event::GcTrigger;
+    use tracer_common::{AllocRecord, EpochRecord, MAX_DEPTH, StackRecord, StwRecord};
 
     /// The bytes of a record as the program writes them to the ring.
     fn bytes<T: Copy>(record: &T) -> &[u8] {
@@ -237,6 +256,33 @@ mod tests {
     }
 
     #[test]
+    fn a_gc_record_is_a_cycle_and_a_stop_has_its_reason() {
+        let header = Header { kind: Header::GC_RECORD, site: 1, cpu: 2, epoch: 3 };
+        let words = std::array::from_fn(|i| i as u64);
+        let flags = GcRecord::STARTED | GcRecord::LEAK_CHECK;
+        let mut record = GcRecord { header, time_ns: 9, trigger: 2, flags, words };
+        let cycle = |record: &GcRecord| match decode(bytes(record)) {
+            Some(Event::GcCycle(cycle)) => cycle,
+            other => panic!("{other:?}"),
+        };
+        let whole = cycle(&record);
+        assert_eq!((whole.epoch, whole.time_ns, whole.cycle), (3, 9, 0));
+        assert_eq!((whole.trigger, whole.leak_check), (Some(GcTrigger::Cycle), true));
+        assert_eq!((whole.init_ns, whole.forced, whole.memory_limit), (2, true, 22));
+        record.flags = 0;
+        assert_eq!((cycle(&record).trigger, cycle(&record).leak_check), (None, false));
+
+        let header = Header { kind: Header::STW, ..header };
+        let mut record = StwRecord { header, begin_ns: 5, end_ns: 7, reason: 0xabcd_0007 };
+        let stop = |reason: Option<&str>| {
+            Some(Event::Stw(Stw { reason: reason.map(str::to_owned), begin_ns: 5, end_ns: 7 }))
+        };
+        assert_eq!(decode(bytes(&record)), stop(Some("read mem stats")));
+        record.reason = UNKNOWN_VALUE;
+        assert_eq!(decode(bytes(&record)), stop(None));
+    }
+
+    #[test]
     fn a_stack_has_the_frames_its_header_counts() {
         let mut record = StackRecord {
             header: Header { kind: Header::STACK, site: 0, cpu: 0, epoch: 2 },
@@ -252,7 +298,7 @@ mod tests {
 
     #[test]
     fn damage_is_no_event() {
-        for bytes in [&[][..], &[1; 7], &[1; 56], &[9; 64], &[3; 8]] {
+        for bytes in [&[][..], &[1; 7], &[1; 56], &[9; 64], &[3; 8], &[4; 64], &[5; 24]] {
             assert_eq!(decode(bytes), None, "{bytes:?}");
         }
     }
