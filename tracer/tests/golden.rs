@@ -10,7 +10,7 @@ use expect_test::expect_file;
 use regex::Regex;
 use tracer::capture::{Reader, Writer};
 use tracer::event::*;
-use tracer::export::{folded, json, pprof, text};
+use tracer::export::{folded, gc, json, pprof, text};
 use tracer::model::State;
 use tracer::report::{Grouping, Measure, Report};
 use tracer::source::Replay;
@@ -153,10 +153,55 @@ fn allocations() -> Vec<Event> {
             }));
         }
         if i == 4 {
-            events.push(Event::GcEpoch { epoch: 1, time_ns });
+            events.extend(collection(1, time_ns));
         }
     }
+    events.extend(collection(2, time_ns + SECOND));
+    events.push(Event::GcEpoch { epoch: 3, time_ns: time_ns + 2 * SECOND });
     events
+}
+
+/// A cycle whose marking ended at `time_ns`, and the stops of the world it took.
+fn collection(epoch: u32, time_ns: u64) -> [Event; 4] {
+    let phase = |before: u64| time_ns - before;
+    let stop =
+        |reason: &str, begin_ns, end_ns| Event::Stw(Stw { reason: Some(reason.into()), begin_ns, end_ns });
+    let forced = epoch == 2;
+    let cycle = GcCycle {
+        cycle: 30 + epoch,
+        epoch,
+        time_ns: time_ns + 90_000,
+        forced,
+        trigger: Some(if forced { GcTrigger::Cycle } else { GcTrigger::Heap }),
+        leak_check: false,
+        init_ns: START - 60 * SECOND,
+        sweep_term_ns: phase(2_345_678),
+        mark_ns: phase(2_300_000),
+        mark_term_ns: phase(20_000),
+        end_ns: time_ns + 12_345,
+        assist_ns: 110_000,
+        dedicated_ns: 1_900_000,
+        fractional_ns: 0,
+        idle_ns: 450_000,
+        cpu_percent: 1,
+        stw_procs: 4,
+        max_procs: 4,
+        heap_before: 6_100_000,
+        heap_after: 6_400_000,
+        heap_marked: 3_200_000,
+        heap_live: 3_210_000,
+        heap_goal: 6_500_000,
+        stack_scan: 70_000,
+        globals_scan: 110_000,
+        gc_percent: if forced { -1 } else { 100 },
+        memory_limit: if forced { 64 << 20 } else { i64::MAX },
+    };
+    [
+        stop("GC sweep termination", phase(2_345_000), phase(2_300_500)),
+        Event::GcEpoch { epoch, time_ns },
+        stop("GC mark termination", phase(19_000), time_ns + 13_000),
+        Event::GcCycle(cycle),
+    ]
 }
 
 fn counters(time_ns: u64, objects: u64, bytes: u64) -> Event {
@@ -210,6 +255,14 @@ fn text() {
 }
 
 #[test]
+fn timeline() {
+    let report = report(&capture());
+    expect_file!["golden/gc.txt"].assert_eq(&printed(|out| gc::write(&report, None, out)));
+    let latest = printed(|out| gc::write(&report, Some(1), out));
+    assert!(latest.contains("after 2 earlier ones") && !latest.contains("31 "), "{latest}");
+}
+
+#[test]
 fn json() {
     expect_file!["golden/report.json"].assert_eq(&printed(|out| json::write(&report(&capture()), out)));
 }
@@ -227,6 +280,7 @@ fn the_same_capture_gives_the_same_bytes() {
     for write in [
         |report: &Report, out: &mut Vec<u8>| json::write(report, out),
         |report: &Report, out: &mut Vec<u8>| pprof::write(report, out),
+        |report: &Report, out: &mut Vec<u8>| gc::write(report, None, out),
     ] {
         let mut outs = [Vec::new(), Vec::new()];
         for out in &mut outs {

@@ -28,6 +28,8 @@ pub enum Command {
     Record(Record),
     /// Report a capture file: a table, JSON, a pprof profile or folded stacks
     Report(Report),
+    /// Print the GC cycles of a process as they end, as GODEBUG=gctrace=1 does
+    Gc(Gc),
     /// Show what the goroutines of a process do and where they were created, without stopping it
     Goroutines(Goroutines),
     /// Show what the runtime of a process itself knows of its heap, without any probe
@@ -119,6 +121,30 @@ pub struct Report {
     /// One row per file and line instead of per function
     #[arg(long)]
     pub lines: bool,
+    /// The GC timeline instead of the sites: the latest cycles, and stops of the world
+    #[arg(long, conflicts_with_all = ["format", "sort", "filter", "lines"])]
+    pub gc: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Gc {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Stop after this long (30s, 5m); default: on Ctrl-C or when the target ends
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
+    /// One JSON object per cycle and line
+    #[arg(long)]
+    pub json: bool,
+    /// Take the target to be built by this Go version when it does not say (1.26, go1.26.6)
+    #[arg(long, value_name = "VERSION")]
+    pub assume_go: Option<String>,
+    /// Show the eBPF program's own diagnostics
+    #[arg(long)]
+    pub bpf_log: bool,
+    /// The command for --exec
+    #[arg(last = true, value_name = "CMD")]
+    pub cmd: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -4,6 +4,7 @@
 
 pub mod args;
 mod doctor;
+mod gc;
 mod goroutines;
 mod plan;
 mod record;
@@ -23,6 +24,7 @@ pub fn run(cli: &Cli) -> u8 {
     let outcome = match &cli.command {
         Command::Record(args) => record::run(args),
         Command::Report(args) => report::run(args),
+        Command::Gc(args) => gc::run(args),
         Command::Goroutines(args) => goroutines::run(args),
         Command::Snapshot(args) => snapshot::run(args),
         Command::Plan(args) => plan::run(args),
@@ -44,6 +46,14 @@ fn find_process(pid: Option<i32>, name: Option<&str>) -> Result<i32> {
         (None, Some(name)) => target::by_name(name),
         (None, None) => Err(Error::usage("no process named").hint("give --pid or --name")),
     }
+}
+
+/// The event loop of the commands that follow a process.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::failed("cannot start the event loop").because(e))
 }
 
 fn start_log(verbose: u8) {

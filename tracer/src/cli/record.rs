@@ -6,9 +6,9 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::Record;
-use super::{find_process, is_watched, note, write_json};
+use super::{find_process, is_watched, note, runtime, write_json};
+use crate::base::Result;
 use crate::base::units::format_count;
-use crate::base::{Error, Result};
 use crate::capture::Writer;
 use crate::event::EndReason;
 use crate::model::State;
@@ -43,13 +43,6 @@ pub(super) fn run(args: &Record) -> Result<u8> {
         runtime()?.block_on(session::record(&target, &options, writer, ready, |s| show(&bar, s)))?;
     bar.finish_and_clear();
     conclude(args, &path, &recording)
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Error::failed("cannot start the event loop").because(e))
 }
 
 fn progress_bar(duration: Option<Duration>) -> ProgressBar {

@@ -7,7 +7,7 @@ use regex::Regex;
 
 use super::args::{Format, Report as Args, Sort};
 use crate::base::{Error, Result};
-use crate::export::{folded, json, pprof, text};
+use crate::export::{folded, gc, json, pprof, text};
 use crate::model::State;
 use crate::report::{Grouping, Measure, Report};
 use crate::source::Replay;
@@ -46,6 +46,7 @@ pub(super) fn run(args: &Args) -> Result<u8> {
 
 fn write(report: &Report, format: Format, args: &Args, measure: Measure, out: &mut impl Write) -> Result<()> {
     match format {
+        Format::Table if args.gc => gc::write(report, (args.limit > 0).then_some(args.limit), out),
         Format::Table => text::write(report, &table_options(args, measure), out),
         Format::Json => json::write(report, out),
         Format::Pprof => pprof::write(report, out),

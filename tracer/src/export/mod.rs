@@ -1,6 +1,7 @@
 //! Reports put out as text, JSON, pprof or folded stacks (tier 5).
 
 pub mod folded;
+pub mod gc;
 pub mod goroutines;
 pub mod json;
 pub mod pprof;

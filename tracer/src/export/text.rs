@@ -38,13 +38,17 @@ pub fn write(report: &Report, options: &TableOptions, out: &mut impl Write) -> R
             SampledOptions { grouping: options.grouping, limit: options.limit, ..Default::default() };
         sampled_sites(before, &options, &mut text);
     }
+    notes(report, &mut text);
+    put(out, text.as_bytes())
+}
+
+pub(super) fn notes(report: &Report, text: &mut String) {
     if !report.capture.notes.is_empty() {
         text.push_str("\nnotes:\n");
         for note in &report.capture.notes {
-            line(&mut text, &format!("- {}", printable(note)));
+            line(text, &format!("- {}", printable(note)));
         }
     }
-    put(out, text.as_bytes())
 }
 
 pub(super) fn line(text: &mut String, content: &str) {
@@ -52,7 +56,7 @@ pub(super) fn line(text: &mut String, content: &str) {
     text.push('\n');
 }
 
-fn header(report: &Report, text: &mut String) {
+pub(super) fn header(report: &Report, text: &mut String) {
     let (target, capture, totals) = (&report.target, &report.capture, &report.totals);
     let mut traits = vec![target.go_version.clone(), target.arch.clone()];
     for (is, name) in [(target.stripped, "stripped"), (target.pie, "PIE"), (target.cgo, "cgo")] {

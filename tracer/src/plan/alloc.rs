@@ -62,22 +62,38 @@ pub(super) fn readable(flow: &Flow, address: u64, callee: &Callee<'_>) -> Option
 
 /// The first emulated instruction that every call runs exactly once, for functions that
 /// are probed only to learn that they run, and with what arguments.
+pub(super) fn passage(flow: &Flow) -> Option<u64> {
+    passages(flow).next()
+}
+
+/// As `passage`, but the first one behind the calls that `is_call` tells.
+pub(super) fn passage_behind(flow: &Flow, is_call: impl Fn(&Instruction) -> bool) -> Option<u64> {
+    let calls: Vec<u64> = flow.reachable().filter(|i| is_call(i)).map(Instruction::ip).collect();
+    let behind: Vec<u64> =
+        passages(flow).filter(|p| calls.iter().any(|call| flow.reaches(*call, *p))).collect();
+    behind.iter().copied().find(|p| !behind.iter().any(|other| flow.reaches(*other, *p)))
+}
+
+/// The emulated instructions that every call runs exactly once.
 ///
 /// Not before the frame is being built: a call whose stack has to grow runs the check for
 /// that twice.
-pub(super) fn passage(flow: &Flow) -> Option<u64> {
+fn passages(flow: &Flow) -> impl Iterator<Item = u64> {
     let ends: Vec<u64> = flow.reachable().filter(|i| flow.leaves(i)).map(Instruction::ip).collect();
-    let mut framed = Vec::new();
+    let mut framed = None;
     flow.visit(|i, state| {
-        if cost_class(i) == CostClass::Emulated && (begins_frame(i) || has_frame(state)) {
-            framed.push(i.ip());
+        if framed.is_none() && (begins_frame(i) || has_frame(state)) {
+            framed = Some(i.ip());
         }
     });
-    let passed_once = |p: &u64| {
+    let candidates = flow.reachable().filter(|i| cost_class(i) == CostClass::Emulated).map(Instruction::ip);
+    candidates.filter(move |p| {
         let dominated = flow.dominated_by(*p);
-        !flow.reaches(*p, *p) && ends.iter().all(|end| dominated(*end))
-    };
-    framed.into_iter().find(|p| !ends.is_empty() && passed_once(p))
+        framed.is_some_and(|framed| flow.dominates(framed, *p))
+            && !flow.reaches(*p, *p)
+            && !ends.is_empty()
+            && ends.iter().all(|end| dominated(*end))
+    })
 }
 
 /// What a trap on this instruction costs on x86-64 (arch/x86/kernel/uprobes.c

@@ -12,40 +12,50 @@ struct Passed {
     function: &'static str,
     /// An argument worth reading, by the register it comes in if the function takes any.
     argument: Option<Reg>,
+    /// The site is to stand behind the calls of this function.
+    behind: Option<&'static str>,
     purpose: fn(Place) -> Purpose,
     without: &'static str,
 }
 
-/// Once a cycle each, and for all stops of the world together. `freeStackSpans` is where
-/// everything has been recorded, and the next cycle cannot start yet.
+/// Once a cycle each, and for all stops of the world together.
+///
+/// `gcMarkTermination` has recorded everything when it comes to print it, and holds the next
+/// cycle up until it returns. Only `userForced` may be set for the next one meanwhile: so
+/// that it is what the runtime prints, it is read right behind that, printed or not.
 const PASSED: [Passed; 5] = [
     Passed {
         function: "runtime.gcSweep",
         argument: None,
+        behind: None,
         purpose: |_| Purpose::GcEpoch,
         without: "GC cycles are not counted",
     },
     Passed {
         function: "runtime.(*gcControllerState).startCycle",
         argument: Some(RDI),
+        behind: None,
         purpose: |trigger| Purpose::GcStart { trigger },
         without: "what triggered a GC cycle is not known",
     },
     Passed {
-        function: "runtime.freeStackSpans",
+        function: "runtime.gcMarkTermination",
         argument: None,
+        behind: Some("runtime.printlock"),
         purpose: |_| Purpose::GcRecord,
         without: NO_TIMELINE,
     },
     Passed {
         function: "runtime.stopTheWorldWithSema",
         argument: Some(RAX),
+        behind: None,
         purpose: |reason| Purpose::StwBegin { reason },
         without: NO_STW,
     },
     Passed {
         function: "runtime.startTheWorldWithSema",
         argument: None,
+        behind: None,
         purpose: |_| Purpose::StwEnd,
         without: NO_STW,
     },
@@ -71,7 +81,13 @@ fn find(binary: &Binary, passed: &Passed) -> Result<Site, &'static str> {
     let functions = binary.functions().map_err(|_| "no function table")?;
     let function: Function<'_> = functions.by_name(passed.function).ok_or("no such function")?;
     let flow = probed(binary, &function).ok_or("its machine code could not be analysed")?;
-    let address = alloc::passage(&flow).ok_or("no instruction is run once by every call")?;
+    let address = match passed.behind {
+        None => alloc::passage(&flow),
+        Some(name) => alloc::passage_behind(&flow, |i| {
+            i.is_call_near() && binary.name_at(i.near_branch_target()) == Some(name)
+        }),
+    };
+    let address = address.ok_or("no instruction is run once by every call")?;
     let takes_any = binary.line_table().and_then(|t| t.argument_bytes(function.start)) != Some(0);
     let argument = passed.argument.filter(|_| takes_any);
     let place = argument.map_or(Place::None, |reg| argument_at(&flow, address, reg));

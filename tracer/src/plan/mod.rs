@@ -126,6 +126,20 @@ impl ProbePlan {
         Ok(plan)
     }
 
+    /// Decides where to probe an executable to be told of each GC cycle, and of nothing else.
+    ///
+    /// # Errors
+    /// When the executable has no function table or no site for that.
+    pub fn of_gc(binary: &Binary) -> Result<ProbePlan> {
+        binary.functions()?;
+        let (mut sites, notes) = gc::sites(binary);
+        sites.retain(|site| !matches!(site.purpose, Purpose::StwBegin { .. } | Purpose::StwEnd));
+        if !sites.iter().any(|site| site.purpose == Purpose::GcRecord) {
+            return Err(Error::failed(notes.join("; ")));
+        }
+        Ok(ProbePlan { sites, notes })
+    }
+
     /// Takes out the sites that would copy the runtime's records of GC cycles, when these
     /// cannot be read, and notes why.
     pub fn leave_out_gc_records(&mut self, why: &str) {

@@ -4,6 +4,7 @@
 //! bytes.
 
 mod baseline;
+pub mod gc;
 pub mod goroutines;
 mod kind;
 mod notes;
@@ -37,7 +38,9 @@ pub struct Report {
     /// What was alive before the capture, as the runtime's own heap profiler had sampled
     /// it; `None`: it had not.
     pub before_attach: Option<Profile>,
-    pub gc: Vec<GcCycle>,
+    pub gc: Vec<gc::GcCycle>,
+    /// How long the world was stopped, by reason.
+    pub stw: Vec<gc::Stops>,
     /// What the detectors found: none exist yet.
     pub findings: [(); 0],
 }
@@ -72,9 +75,9 @@ pub struct Capture {
     pub events: u64,
     /// Allocation events lost, all CPUs.
     pub lost: u64,
-    /// GC cycles that finished marking during the capture.
+    /// GC cycles that were seen to finish marking during the capture.
     pub gc_cycles: u64,
-    /// Cycles known from later epochs only: their own event was lost.
+    /// Cycles of which an event was lost.
     pub missed_gc_cycles: u64,
     /// `None` when the runtime's counters were not read twice.
     pub coverage: Option<Coverage>,
@@ -99,15 +102,6 @@ pub struct Totals {
     /// `None`: objects are not tracked after their allocation.
     pub live_objects: Option<u64>,
     pub live_bytes: Option<u64>,
-}
-
-/// One GC cycle.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct GcCycle {
-    /// Counted from the start of the capture.
-    pub cycle: u32,
-    /// Nanoseconds from the start of the capture.
-    pub mark_end_ns: u64,
 }
 
 /// What sites are ordered and measured by.
@@ -145,11 +139,6 @@ impl Report {
     pub fn build(state: &State) -> Report {
         let (sites, sums) = sites::build(state);
         let start = state.start.clone().unwrap_or_default();
-        let gc: Vec<GcCycle> = state
-            .gc_epochs
-            .iter()
-            .map(|(&cycle, &time)| GcCycle { cycle, mark_end_ns: time.saturating_sub(start.time_ns) })
-            .collect();
         let end_ns = state.end.map_or(state.latest_ns, |end| end.time_ns);
         let coverage = coverage(state, &sums);
         let mut report = Report {
@@ -160,8 +149,8 @@ impl Report {
                 duration_s: end_ns.saturating_sub(start.time_ns) as f64 / 1e9,
                 events: state.events,
                 lost: state.lost.values().fold(0, |sum: u64, (events, _)| sum.saturating_add(*events)),
-                gc_cycles: gc.len() as u64,
-                missed_gc_cycles: missed_cycles(state),
+                gc_cycles: state.gc_epochs.len() as u64,
+                missed_gc_cycles: gc::missed(state),
                 coverage,
                 notes: Vec::new(),
             },
@@ -174,7 +163,8 @@ impl Report {
             },
             sites,
             before_attach: baseline::build(state),
-            gc,
+            gc: gc::timeline(state, start.time_ns),
+            stw: gc::stops(state),
             findings: [],
         };
         report.capture.notes = notes::all(state, &report, &sums);
@@ -213,16 +203,6 @@ fn target(target: crate::event::Target) -> Target {
 fn rfc3339(unix_ns: u64) -> String {
     // u64 nanoseconds end in the year 2554, within what RFC 3339 can write.
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_nanos(unix_ns)).to_string()
-}
-
-/// Cycles that no event told of, though a later event or an allocation's epoch shows
-/// that they took place. The first epoch seen is the baseline.
-fn missed_cycles(state: &State) -> u64 {
-    let Some((first, last)) = state.gc_epochs.first_key_value().zip(state.gc_epochs.last_key_value()) else {
-        return u64::from(state.latest_epoch);
-    };
-    let newest = u64::from(*last.0.max(&state.latest_epoch));
-    (newest + 1 - u64::from(*first.0)).saturating_sub(state.gc_epochs.len() as u64)
 }
 
 fn coverage(state: &State, sums: &Sums) -> Option<Coverage> {

@@ -14,6 +14,7 @@ pub(super) fn all(state: &State, report: &Report, sums: &Sums) -> Vec<String> {
     notes.extend(completeness(state, report));
     notes.extend(before_attach(state, report));
     notes.extend(loss(state));
+    notes.extend(missed_cycles(report.capture.missed_gc_cycles));
     notes.extend(coverage(state, report.capture.coverage));
     notes.extend(uncertain(state, sums));
     if state.tiny_fits > 0 {
@@ -80,6 +81,12 @@ fn loss(state: &State) -> Vec<String> {
         notes.push(format!("stacks were lost ({counts}): their allocations are counted without a call site"));
     }
     notes
+}
+
+fn missed_cycles(missed: u64) -> Option<String> {
+    (missed > 0).then(|| {
+        format!("{} GC cycles were missed, wholly or in part: their events were lost", format_count(missed))
+    })
 }
 
 fn coverage(state: &State, coverage: Option<Coverage>) -> Option<String> {

@@ -1,7 +1,9 @@
 //! How events become sites: trimming, merging, types and sizes learnt late, notes.
 
 use super::*;
-use crate::event::{Alloc, Counters, Event, Frame, Inferred, SiteId, StackId, Start, TypeInfo, UNKNOWN_SLOT};
+use crate::event::{
+    self, Alloc, Counters, Event, Frame, Inferred, SiteId, StackId, Start, TypeInfo, UNKNOWN_SLOT,
+};
 
 fn symbol(pc: u64, functions: &[&str]) -> Event {
     let last = functions.len().saturating_sub(1);
@@ -141,10 +143,37 @@ fn coverage_is_seen_over_counted_and_said_when_partial() {
 
 #[test]
 fn cycles_that_were_missed_are_counted() {
-    let gc = |epoch| Event::GcEpoch { epoch, time_ns: 100 };
+    let epoch = |epoch| Event::GcEpoch { epoch, time_ns: 100 };
     let later = Event::Alloc(Alloc { epoch: 6, ..Alloc::default() });
     let start = Event::Start(Start { time_ns: 40, ..Start::default() });
-    let report = report(&[start, gc(2), gc(3), gc(5), later]);
+    let report = report(&[start, epoch(2), epoch(3), epoch(5), later]);
     assert_eq!((report.capture.gc_cycles, report.capture.missed_gc_cycles), (3, 2));
-    assert_eq!(report.gc[0], GcCycle { cycle: 2, mark_end_ns: 60 });
+    assert_eq!(report.gc[0], gc::GcCycle { cycle: None, epoch: 2, mark_end_ns: 60, record: None });
+    let said = |report: &Report| report.capture.notes.iter().any(|n| n.contains("2 GC cycles"));
+    assert!(said(&report), "{:?}", report.capture.notes);
+}
+
+#[test]
+fn cycles_are_numbered_by_the_runtime_and_a_lost_record_is_a_missed_cycle() {
+    let epoch = |epoch| Event::GcEpoch { epoch, time_ns: 100 + u64::from(epoch) };
+    let record = |cycle: u32| {
+        Event::GcCycle(event::GcCycle { cycle, epoch: cycle - 7, mark_term_ns: 50, ..Default::default() })
+    };
+    let numbers =
+        |report: &Report| report.gc.iter().map(|row| (row.cycle, row.record.is_some())).collect::<Vec<_>>();
+    // The capture began when marking had ended, and ended before a cycle had.
+    let whole = report(&[record(7), epoch(1), record(8), epoch(2), record(9), epoch(3)]);
+    assert_eq!(numbers(&whole), [(Some(7), true), (Some(8), true), (Some(9), true), (Some(10), false)]);
+    assert_eq!((whole.capture.gc_cycles, whole.capture.missed_gc_cycles), (3, 0));
+    assert_eq!(whole.gc[3].mark_end_ns, 103);
+
+    for (events, missed) in [
+        (vec![epoch(1), record(8), epoch(2), epoch(3), record(10)], 1),
+        (vec![epoch(1), record(8), epoch(3), record(10)], 1),
+        (vec![epoch(1), record(8), epoch(2), record(10)], 2),
+        (vec![record(8), epoch(2), record(9)], 1),
+        (vec![record(7)], 0),
+    ] {
+        assert_eq!(report(&events).capture.missed_gc_cycles, missed, "{events:?}");
+    }
 }

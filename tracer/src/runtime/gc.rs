@@ -1,8 +1,8 @@
 //! The runtime's record of a GC cycle, as `GODEBUG=gctrace=1` prints it.
 //!
 //! Source: runtime/mgc.go `gcMarkTermination`, Go 1.19 to 1.27. The record is complete
-//! when that calls `freeStackSpans`, and the next cycle overwrites it, so it is copied by
-//! a probe there, word by word.
+//! when that prints it, and the next cycle overwrites it, so it is copied by a probe
+//! there, word by word.
 
 use tracer_common::{GcAddresses, MAX_GC_WORDS};
 

@@ -1,8 +1,10 @@
 //! The loop that moves events from a source to a capture file and a model (tier 6).
 
 mod enrich;
+mod gc;
 mod record;
 mod snapshot;
 
+pub use gc::{GcOptions, follow_gc};
 pub use record::{Options, Recording, record};
 pub use snapshot::snapshot;

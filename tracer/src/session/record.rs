@@ -138,7 +138,7 @@ fn attach_options<'a>(
 }
 
 /// Completes on Ctrl-C or SIGTERM.
-fn stop_signal() -> Result<impl Future<Output = ()>> {
+pub(super) fn stop_signal() -> Result<impl Future<Output = ()>> {
     let listen = |kind| signal(kind).map_err(|e| Error::failed("cannot listen for signals").because(e));
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
@@ -150,7 +150,7 @@ fn stop_signal() -> Result<impl Future<Output = ()>> {
     })
 }
 
-async fn elapsed(duration: Option<Duration>) {
+pub(super) async fn elapsed(duration: Option<Duration>) {
     match duration {
         Some(duration) => tokio::time::sleep(duration).await,
         None => std::future::pending().await,

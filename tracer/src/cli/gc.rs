@@ -1,0 +1,54 @@
+//! `heaptap gc`: the GC cycles of a process as they end, as lines of gctrace.
+
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+
+use super::args::Gc as Args;
+use super::{find_process, note, runtime};
+use crate::base::{Error, Result};
+use crate::event::GcCycle;
+use crate::export::gc::trace_line;
+use crate::report::gc::GcCycle as Row;
+use crate::session::{self, GcOptions};
+use crate::target::{self, Spawned};
+
+pub(super) fn run(args: &Args) -> Result<u8> {
+    let mut spawned = if args.target.exec { Some(Spawned::start(&args.cmd)?) } else { None };
+    let pid = match &spawned {
+        Some(spawned) => spawned.pid(),
+        None => find_process(args.target.pid, args.target.name.as_deref())?,
+    };
+    let target = target::identify(pid, args.assume_go.as_deref())?;
+    let options = GcOptions { duration: args.duration, bpf_log: args.bpf_log };
+    let ready = || {
+        if let Some(spawned) = &mut spawned {
+            spawned.release()?;
+        }
+        note(&format!("following {pid} {} (Ctrl-C ends)", target.target.exe));
+        Ok(())
+    };
+    let each = |cycle: &GcCycle, missed| {
+        if missed > 0 {
+            note(&format!("heaptap: {missed} GC cycles before gc {} were missed", cycle.cycle));
+        }
+        print(&if args.json { json(cycle)? } else { trace_line(cycle) })
+    };
+    runtime()?.block_on(session::follow_gc(&target, &options, ready, each))?;
+    Ok(0)
+}
+
+/// A row as in a report's timeline, its times from the start of the program.
+fn json(cycle: &GcCycle) -> Result<String> {
+    serde_json::to_string(&Row::of(cycle, cycle.init_ns))
+        .map_err(|e| Error::failed("cannot write a cycle as JSON").because(e))
+}
+
+/// Puts out a line at once. A reader that went away has seen enough.
+fn print(line: &str) -> Result<ControlFlow<()>> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        Err(e) => Err(Error::failed("cannot write to stdout").because(e)),
+    }
+}

@@ -1,0 +1,205 @@
+//! GC cycles for people: as the lines of `GODEBUG=gctrace=1`, and as a table.
+
+use std::io::Write;
+
+use super::put;
+use super::text::{align, header, line, notes};
+use crate::base::Result;
+use crate::base::units::{format_bytes, format_count};
+use crate::event::{GcCycle, GcTrigger};
+use crate::report::Report;
+use crate::report::gc::{GcCycle as Row, GcRecord, Stops};
+
+/// What the runtime prints of a cycle, byte for byte (runtime/mgc.go `gcMarkTermination`).
+pub fn trace_line(cycle: &GcCycle) -> String {
+    let since_start = cycle.sweep_term_ns.wrapping_sub(cycle.init_ns) / 1_000_000;
+    let phases = [cycle.sweep_term_ns, cycle.mark_ns, cycle.mark_term_ns, cycle.end_ns];
+    let [sweep_term, mark, mark_term] = [0, 1, 2].map(|i: usize| phases[i + 1].wrapping_sub(phases[i]));
+    let stopped = |ns: u64| ns.wrapping_mul(u64::from(cycle.stw_procs));
+    let background = cycle.dedicated_ns.wrapping_add(cycle.fractional_ns);
+    format!(
+        "gc {} @{}s {}%{}: {}+{}+{} ms clock, {}+{}/{}/{}+{} ms cpu, {}->{}->{} MB, {} MB goal, \
+         {} MB stacks, {} MB globals, {} P{}",
+        cycle.cycle,
+        decimal(since_start, 3),
+        cycle.cpu_percent,
+        if cycle.leak_check { " (checking for goroutine leaks)" } else { "" },
+        millis(sweep_term),
+        millis(mark),
+        millis(mark_term),
+        millis(stopped(sweep_term)),
+        millis(cycle.assist_ns),
+        millis(background),
+        millis(cycle.idle_ns),
+        millis(stopped(mark_term)),
+        cycle.heap_before >> 20,
+        cycle.heap_after >> 20,
+        cycle.heap_marked >> 20,
+        cycle.heap_goal >> 20,
+        cycle.stack_scan >> 20,
+        cycle.globals_scan >> 20,
+        cycle.max_procs,
+        if cycle.forced { " (forced)" } else { "" },
+    )
+}
+
+/// `value` / 10^`places`, as the runtime's `itoaDiv` writes it.
+fn decimal(value: u64, places: u32) -> String {
+    let unit = 10_u64.pow(places);
+    match places {
+        0 => value.to_string(),
+        _ => format!("{}.{:0width$}", value / unit, value % unit, width = places as usize),
+    }
+}
+
+/// Nanoseconds as milliseconds with two digits, as the runtime's `fmtNSAsMS` writes them.
+fn millis(ns: u64) -> String {
+    if ns >= 10_000_000 {
+        return (ns / 1_000_000).to_string();
+    }
+    let (mut value, mut places) = (ns / 1000, 3);
+    if value == 0 {
+        return "0".into();
+    }
+    while value >= 100 {
+        value /= 10;
+        places -= 1;
+    }
+    decimal(value, places)
+}
+
+/// Writes the latest `limit` cycles of a capture, or all, and the stops of the world.
+///
+/// # Errors
+/// When `out` does not take it; a closed pipe is no error.
+pub fn write(report: &Report, limit: Option<usize>, out: &mut impl Write) -> Result<()> {
+    let mut text = String::new();
+    header(report, &mut text);
+    if let Some(record) = report.gc.iter().rev().find_map(|row| row.record.as_ref()) {
+        line(&mut text, &format!("{:<10} {}", "settings", settings(record)));
+    }
+    text.push('\n');
+    let (earlier, shown) =
+        report.gc.split_at(report.gc.len() - limit.unwrap_or(usize::MAX).min(report.gc.len()));
+    let mut lines = vec![
+        ["GC", "START", "PAUSES", "MARK", "ASSIST", "BEFORE", "AFTER", "LIVE", "GOAL", "CPU", "TRIGGER"]
+            .map(String::from),
+    ];
+    lines.extend(shown.iter().map(cells));
+    align(&lines, NUMBERS, &mut text);
+    if !earlier.is_empty() {
+        line(&mut text, &format!("after {} earlier ones", format_count(earlier.len() as u64)));
+    }
+    if !report.stw.is_empty() {
+        text.push_str("\nstops of the world:\n");
+        let mut lines = vec![["COUNT", "TOTAL", "LONGEST", "REASON"].map(String::from)];
+        lines.extend(report.stw.iter().map(stop_cells));
+        align(&lines, 3, &mut text);
+    }
+    notes(report, &mut text);
+    put(out, text.as_bytes())
+}
+
+fn settings(record: &GcRecord) -> String {
+    let gogc = record.gogc.map_or("off".into(), |percent| percent.to_string());
+    let limit = record.memory_limit.map_or("off".into(), |limit| format_bytes(limit.max(0).unsigned_abs()));
+    format!("GOGC {gogc}, GOMEMLIMIT {limit}, GOMAXPROCS {}", record.procs)
+}
+
+const COLUMNS: usize = 11;
+/// Leading columns are numbers, set to the right.
+const NUMBERS: usize = 10;
+
+fn cells(row: &Row) -> [String; COLUMNS] {
+    let number = row.cycle.map_or("?".into(), |n| n.to_string());
+    let Some(record) = &row.record else {
+        let mut cells = [const { String::new() }; COLUMNS].map(|_| "?".to_owned());
+        cells[0] = number;
+        return cells;
+    };
+    let ms = |ns: u64| format!("{:.3} ms", ns as f64 / 1e6);
+    let [begin, end] = record.stw_ns;
+    [
+        number,
+        format!("{:.3} s", record.start_ns as f64 / 1e9),
+        ms(begin.saturating_add(end)),
+        ms(u64::try_from(row.mark_end_ns.saturating_sub(record.mark_start_ns)).unwrap_or(0)),
+        ms(record.assist_ns),
+        format_bytes(record.heap_before),
+        format_bytes(record.heap_after),
+        format_bytes(record.heap_live),
+        format_bytes(record.heap_goal),
+        format!("{}%", record.cpu_percent),
+        trigger(record).into(),
+    ]
+}
+
+fn trigger(record: &GcRecord) -> &'static str {
+    match record.trigger {
+        _ if record.leak_check => "forced, to find leaked goroutines",
+        Some(GcTrigger::Heap) => "heap",
+        Some(GcTrigger::Time) => "time",
+        Some(GcTrigger::Cycle) => "forced",
+        None if record.forced => "forced",
+        None => "?",
+    }
+}
+
+fn stop_cells(stops: &Stops) -> [String; 4] {
+    let ms = |ns: u64| format!("{:.3} ms", ns as f64 / 1e6);
+    let reason = stops.reason.as_deref().unwrap_or("any (Go before 1.21 names none)");
+    [format_count(stops.count), ms(stops.total_ns), ms(stops.longest_ns), reason.to_owned()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_the_runtime_does() {
+        for (ns, want) in [
+            (0, "0"),
+            (999, "0"),
+            (1_000, "0.001"),
+            (22_900, "0.022"),
+            (102_000, "0.10"),
+            (1_399_000, "1.3"),
+            (9_999_999, "9.9"),
+            (10_000_000, "10"),
+            (123_456_789, "123"),
+        ] {
+            assert_eq!(millis(ns), want, "{ns}");
+        }
+        assert_eq!([5, 1_792].map(|ms| decimal(ms, 3)), ["0.005", "1.792"]);
+    }
+
+    #[test]
+    fn a_cycle_is_a_line_of_gctrace() {
+        const START: u64 = 1_000_000_000;
+        let cycle = GcCycle {
+            cycle: 17,
+            forced: true,
+            init_ns: START,
+            sweep_term_ns: START + 1_768_999_999,
+            mark_ns: START + 1_769_021_999,
+            mark_term_ns: START + 1_769_261_999,
+            end_ns: START + 1_769_268_999,
+            dedicated_ns: 80_000,
+            fractional_ns: 4_000,
+            idle_ns: 96_000,
+            cpu_percent: 2,
+            stw_procs: 2,
+            max_procs: 4,
+            heap_before: 37 << 20,
+            heap_after: (37 << 20) - 1,
+            heap_marked: 19 << 20,
+            heap_goal: 49 << 20,
+            ..GcCycle::default()
+        };
+        let line = "gc 17 @1.768s 2%: 0.022+0.24+0.007 ms clock, 0.044+0/0.084/0.096+0.014 ms cpu, \
+                    37->36->19 MB, 49 MB goal, 0 MB stacks, 0 MB globals, 4 P (forced)";
+        assert_eq!(trace_line(&cycle), line);
+        let leak = trace_line(&GcCycle { leak_check: true, ..cycle });
+        assert_eq!(leak, line.replace("2%:", "2% (checking for goroutine leaks):"));
+    }
+}
