@@ -34,7 +34,9 @@ fn allocation_sites(plan: &ProbePlan) -> impl Iterator<Item = (&Site, &Recipe)> 
 
 /// Function and offset of each site, and its recipe: what one toolchain always gives.
 fn shape(plan: &ProbePlan) -> Vec<(&str, u32, &Purpose)> {
-    plan.sites.iter().map(|s| (s.function.as_str(), s.offset, &s.purpose)).collect()
+    // gcMarkTermination loads g anew in its midst, which takes more code in a PIE.
+    let offset = |s: &Site| if s.purpose == Purpose::GcRecord { 0 } else { s.offset };
+    plan.sites.iter().map(|s| (s.function.as_str(), offset(s), &s.purpose)).collect()
 }
 
 #[test]
