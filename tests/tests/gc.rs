@@ -17,10 +17,12 @@ impl Collect {
         let mut program = Command::new(build("collect", line, variant)?);
         let mut collect = Collect(Process::spawn(program.env("GODEBUG", "gctrace=1"))?);
         // Once it answers it is past its start.
-        collect.tell("f")?;
+        collect.tell("fs")?;
         Ok(collect)
     }
 
+    /// Has it run the commands. A cycle may end a little later than the command that it
+    /// belongs to, but not later than an `s` behind that.
     fn tell(&mut self, commands: &str) -> Result<()> {
         commands.chars().try_for_each(|command| {
             self.0.send(&command.to_string())?;
@@ -129,7 +131,7 @@ mod privileged {
         for (line, variant) in matrix()? {
             let mut collect = Collect::start(line, variant)?;
             let follow = collect.follow(&[])?;
-            collect.tell("aflpa")?;
+            collect.tell("aflpas")?;
             follow.signal(Signal::SIGINT)?;
             let printed = ended(follow)?;
             let printed: Vec<&str> = printed.lines().collect();
@@ -148,8 +150,7 @@ mod privileged {
         for line in go_lines()? {
             let mut collect = Collect::start(line, Variant::Stripped)?;
             let follow = collect.follow(&["--json"])?;
-            collect.tell("f")?;
-            collect.tell("pa")?;
+            collect.tell("fspas")?;
             follow.signal(Signal::SIGINT)?;
             let printed = ended(follow)?;
             let rows = printed.lines().map(serde_json::from_str).collect::<Result<Vec<Row>, _>>()?;
@@ -216,7 +217,7 @@ mod privileged {
     fn following_ends_with_the_target_and_has_its_last_cycle() -> Result<()> {
         let mut collect = Collect::start(NEWEST, Variant::Plain)?;
         let follow = collect.follow(&[])?;
-        collect.tell("f")?;
+        collect.tell("fs")?;
         let trace = collect.trace(AT_START + 1)?;
         assert_eq!(ended(follow)?.lines().collect::<Vec<_>>(), trace);
         Ok(())
