@@ -187,9 +187,38 @@ mod privileged {
         let out = scratch.path().join("c.heaptap");
         let args = ["record", "--pid", &pid, "--for", "1s", "-o", utf8(&out)?];
         check_refused(&run_heaptap(&args)?, &Refusal(1, &["go1.99", "hint: ", "--assume-go"]))?;
+        let gc = ["gc", "--pid", &pid, "--for", "1s"];
+        check_refused(&run_heaptap(&gc)?, &Refusal(1, &["go1.99", "hint: ", "--assume-go"]))?;
         let told = run_heaptap(&[&args[..], &["--assume-go", NEWEST.version]].concat())?;
         ensure!(told.status.success(), "{}", told.stderr);
         ensure!(Report::of(&out)?.totals.alloc_objects > 500, "recorded too little");
+        Ok(())
+    }
+
+    /// A function that records a cycle, and one whose code tells where, are not found.
+    #[test]
+    fn without_the_records_of_gc_cycles_allocations_are_recorded_all_the_same() -> Result<()> {
+        const CASES: [(&str, &str, Refusal); 2] = [
+            ("runtime.gcMarkTermination\0", "runtime.gcMark_ermination\0", Refusal(1, &["no such function"])),
+            ("runtime.putfull\0", "runtime.put_ull\0", Refusal(1, &["cannot find runtime.work"])),
+        ];
+        let scratch = tempfile::tempdir()?;
+        for (i, (name, renamed, refusal)) in CASES.into_iter().enumerate() {
+            let program = scratch.path().join(format!("churn{i}"));
+            let stripped = build("churn", NEWEST, Variant::Stripped)?;
+            patched(&stripped, name.as_bytes(), renamed.as_bytes(), &program)?;
+            let target = tests::start_target(&program, &["-rate", "10000"])?;
+            let pid = target.pid().to_string();
+            check_refused(&run_heaptap(&["gc", "--pid", &pid, "--for", "1s"])?, &refusal)?;
+            let out = scratch.path().join("c.heaptap");
+            let recorded = run_heaptap(&["record", "--pid", &pid, "--for", "1s", "-o", utf8(&out)?])?;
+            ensure!(recorded.status.success(), "{}", recorded.stderr);
+            let report = Report::of(&out)?;
+            ensure!(report.totals.alloc_objects > 5000, "recorded too little");
+            let Refusal(_, why) = refusal;
+            let says = |note: &String| note.contains("GC timeline is missing") && note.contains(why[0]);
+            ensure!(report.capture.notes.iter().any(says), "{name}: {:?}", report.capture.notes);
+        }
         Ok(())
     }
 

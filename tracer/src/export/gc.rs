@@ -153,7 +153,32 @@ fn stop_cells(stops: &Stops) -> [String; 4] {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::event::Event;
+    use crate::model::State;
+    use crate::runtime::GcRecord as Copied;
+
+    proptest! {
+        /// Whatever stood in the target's memory is a line and a row.
+        #[test]
+        fn any_record_is_printed(words in prop::collection::vec(any::<u64>(), 23..40), epoch in any::<u32>()) {
+            let copied = Copied { epoch, time_ns: 1, trigger: words.last().copied(), leak_check: true, words: &words };
+            let cycle = copied.cycle().expect("enough words");
+            let number = words[0] as u32;
+            let begins = trace_line(&cycle).starts_with(&format!("gc {number} @"));
+            prop_assert!(begins);
+            let mut state = State::default();
+            state.apply(&Event::GcCycle(cycle));
+            let mut out = Vec::new();
+            write(&Report::build(&state), None, &mut out).expect("written");
+            let has_row = String::from_utf8_lossy(&out).lines().any(|row| row.trim_start().starts_with(&format!("{number} ")));
+            prop_assert!(has_row);
+            let few = Copied { words: &words[..22], ..copied };
+            prop_assert_eq!(few.cycle(), None);
+        }
+    }
 
     #[test]
     fn times_are_written_as_the_runtime_does() {

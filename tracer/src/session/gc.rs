@@ -40,13 +40,11 @@ pub async fn follow_gc(
     let mut source = attach(target, options)?;
     let watch = Watch::new(target.target.pid as i32)?;
     ready()?;
-    let mut last = None;
+    let mut numbers = Numbers::default();
     let mut take = |batch: Vec<Event>| {
         for event in batch {
             let Event::GcCycle(cycle) = event else { continue };
-            let missed = last.map_or(0, |last| cycle.cycle.wrapping_sub(last).wrapping_sub(1));
-            last = Some(cycle.cycle);
-            if each(&cycle, missed)?.is_break() {
+            if each(&cycle, numbers.missed_before(cycle.cycle))?.is_break() {
                 return Ok::<_, Error>(ControlFlow::Break(()));
             }
         }
@@ -74,6 +72,20 @@ pub async fn follow_gc(
     Ok(())
 }
 
+/// The numbers of cycles as they come.
+#[derive(Debug, Default)]
+struct Numbers {
+    last: Option<u32>,
+}
+
+impl Numbers {
+    /// How many are missing between the last one and this.
+    fn missed_before(&mut self, cycle: u32) -> u32 {
+        let next = self.last.replace(cycle).map_or(cycle, |last| last.saturating_add(1));
+        cycle.saturating_sub(next)
+    }
+}
+
 fn attach(target: &Identity, options: &GcOptions) -> Result<LiveSource> {
     let unknown = |e: Error| Error::failed("the GC cycles of this program cannot be read").because(e);
     let layout = Layout::for_binary(&target.binary, &target.target.go_version)?;
@@ -92,4 +104,17 @@ fn attach(target: &Identity, options: &GcOptions) -> Result<LiveSource> {
         method: Method::Auto,
         baseline: false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_in_the_numbers_are_missed_cycles() {
+        let mut numbers = Numbers::default();
+        // The last one is of a program that began anew.
+        let missed = [7, 8, 12, 13, 1].map(|cycle| numbers.missed_before(cycle));
+        assert_eq!(missed, [0, 0, 3, 0, 0]);
+    }
 }
