@@ -32,10 +32,12 @@ fn allocation_sites(plan: &ProbePlan) -> impl Iterator<Item = (&Site, &Recipe)> 
     })
 }
 
-/// Function and offset of each site, and its recipe: what one toolchain always gives.
+/// Function and offset of each site, and its recipe: what one toolchain always gives. Sites
+/// deep in functions of the GC have no offset here: what precedes them, as loads of g, takes
+/// more room in a PIE.
 fn shape(plan: &ProbePlan) -> Vec<(&str, u32, &Purpose)> {
-    // gcMarkTermination loads g anew in its midst, which takes more code in a PIE.
-    let offset = |s: &Site| if s.purpose == Purpose::GcRecord { 0 } else { s.offset };
+    let deep = |p: &Purpose| matches!(p, Purpose::GcRecord | Purpose::AssistBegin | Purpose::AssistEnd);
+    let offset = |s: &Site| if deep(&s.purpose) { 0 } else { s.offset };
     plan.sites.iter().map(|s| (s.function.as_str(), offset(s), &s.purpose)).collect()
 }
 
@@ -99,6 +101,8 @@ fn check_gc_sites(plan: &ProbePlan) {
             &Purpose::GcEpoch,
             &Purpose::GcStart { trigger },
             &Purpose::GcRecord,
+            &Purpose::AssistBegin,
+            &Purpose::AssistEnd,
             &Purpose::StwBegin { reason },
             &Purpose::StwEnd
         ]

@@ -62,6 +62,8 @@ impl Recipe {
     pub const GC_RECORD: u32 = 4;
     pub const STW_BEGIN: u32 = 5;
     pub const STW_END: u32 = 6;
+    pub const ASSIST_BEGIN: u32 = 7;
+    pub const ASSIST_END: u32 = 8;
 }
 
 /// Where the runtime keeps its record of a GC cycle: addresses in the target, 0 for none.
@@ -95,6 +97,7 @@ impl Header {
     pub const GC_EPOCH: u8 = 3;
     pub const GC_RECORD: u8 = 4;
     pub const STW: u8 = 5;
+    pub const ASSIST: u8 = 6;
 }
 
 /// One completed allocation.
@@ -152,6 +155,17 @@ pub struct StwRecord {
     pub end_ns: u64,
     /// As its recipe reads it.
     pub reason: u64,
+}
+
+/// A goroutine had to mark before an allocation, which comes after this.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AssistRecord {
+    pub header: Header,
+    pub begin_ns: u64,
+    pub end_ns: u64,
+    /// 0 when it could not be read.
+    pub goid: u64,
 }
 
 /// The return addresses behind one stack hash, innermost first. The kernel reserves

@@ -1,10 +1,15 @@
-//! Garbage collections and other stops of the world. All of it happens once a cycle or
-//! seldom, so plainness counts for more than speed.
+//! Garbage collections and other stops of the world. All of it happens once a cycle, once
+//! for an assist or seldom, so plainness counts for more than speed.
 
 use core::ptr::write_volatile;
 
-use aya_ebpf::{macros::map, maps::Array, programs::ProbeContext};
-use tracer_common::{EpochRecord, GcRecord, Header, MAX_GC_WORDS, Recipe, StwRecord};
+use aya_ebpf::{
+    helpers::bpf_get_current_pid_tgid,
+    macros::map,
+    maps::{Array, HashMap},
+    programs::ProbeContext,
+};
+use tracer_common::{AssistRecord, EpochRecord, GcRecord, Header, MAX_GC_WORDS, Recipe, StwRecord};
 
 use crate::{EPOCH, EVENTS, GC_ADDRESSES, read, regs, send};
 
@@ -91,6 +96,39 @@ pub fn record(recipe: &Recipe) {
         }
     }
     entry.submit(wake);
+}
+
+/// When the assists that are under way began, by thread: they cannot change it.
+#[map]
+static ASSISTS: HashMap<u64, u64> = HashMap::with_max_entries(1 << 12, 0);
+
+/// A goroutine has to mark.
+#[inline(always)]
+pub fn assist_begin() {
+    send::count_hit();
+    // A full map costs the assist only.
+    let _full = ASSISTS.insert(&bpf_get_current_pid_tgid(), &send::now(), 0);
+}
+
+/// It has marked enough.
+#[inline(always)]
+pub fn assist_end(ctx: &ProbeContext, recipe: &Recipe) {
+    let wake = send::count_hit();
+    let thread = bpf_get_current_pid_tgid();
+    // SAFETY: only this thread writes or removes its entry.
+    let Some(begin_ns) = (unsafe { ASSISTS.get(&thread) }).copied() else {
+        return;
+    };
+    let record = AssistRecord {
+        header: send::header(Header::ASSIST, recipe, send::epoch()),
+        begin_ns,
+        end_ns: send::now(),
+        goid: read::goid(regs(ctx)),
+    };
+    let _gone = ASSISTS.remove(&thread);
+    if EVENTS.output::<AssistRecord>(&record, wake).is_err() {
+        send::count_lost_event();
+    }
 }
 
 /// The world is to be stopped.

@@ -88,6 +88,8 @@ pub fn heaptap(ctx: ProbeContext) -> u32 {
         Recipe::GC_EPOCH => gc::epoch(recipe),
         Recipe::GC_START => gc::start(&ctx, recipe),
         Recipe::GC_RECORD => gc::record(recipe),
+        Recipe::ASSIST_BEGIN => gc::assist_begin(),
+        Recipe::ASSIST_END => gc::assist_end(&ctx, recipe),
         Recipe::STW_BEGIN => gc::stw_begin(&ctx, recipe),
         Recipe::STW_END => gc::stw_end(recipe),
         other => warn!(&ctx, "recipe with unknown purpose {}", other),

@@ -44,6 +44,8 @@ pub enum Event {
     GcEpoch { epoch: u32, time_ns: u64 },
     /// A GC cycle has ended; comes after the `GcEpoch` of the same cycle.
     GcCycle(GcCycle),
+    /// A goroutine had to mark before its next allocation.
+    Assist(Assist),
     /// The world was stopped and is started again.
     Stw(Stw),
     /// Cumulative events lost on one CPU since the capture started.
@@ -214,6 +216,16 @@ pub enum GcTrigger {
     Time,
     /// The program asked for one.
     Cycle,
+}
+
+/// One GC assist; instants of CLOCK_MONOTONIC in nanoseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Assist {
+    /// The goroutine, whose next [`Alloc`] is the one that had to wait for this.
+    pub goid: u64,
+    pub begin_ns: u64,
+    pub end_ns: u64,
 }
 
 /// One stop of the world; instants of CLOCK_MONOTONIC in nanoseconds.

@@ -154,6 +154,10 @@ fn allocations() -> Vec<Event> {
         }
         if i == 4 {
             events.extend(collection(1, time_ns));
+            // The goroutines whose next allocations are the first and second of the next call.
+            for (goid, length) in [(1, 90_000), (1, 40_000), (2, 10_000)] {
+                events.push(Event::Assist(Assist { goid, begin_ns: time_ns, end_ns: time_ns + length }));
+            }
         }
     }
     events.extend(collection(2, time_ns + SECOND));

@@ -5,6 +5,7 @@
 //	'a' allocates, from goroutines that have to assist, until the runtime has collected
 //	60 times by itself
 //	'f' collects 50 times by force, and never otherwise
+//	'h' allocates few objects that are dear to mark, through 30 collections
 //	'l' looks for leaked goroutines, where the runtime can (Go 1.26)
 //	'p' sets GOGC to 50 and GOMEMLIMIT to 1 GiB
 //	's' stops the world 25 times to read its statistics
@@ -36,6 +37,7 @@ func tree(depth int) *node {
 var (
 	trees  [4]*node
 	blocks [16][]byte
+	tables [128][]*node
 )
 
 func collections() int64 {
@@ -63,6 +65,15 @@ func automatic(gogc int) {
 	debug.SetGCPercent(-1)
 }
 
+func help() {
+	debug.SetGCPercent(20)
+	until := collections() + 30
+	for round := 0; collections() < until; round++ {
+		tables[round%len(tables)] = make([]*node, 20_000)
+	}
+	debug.SetGCPercent(-1)
+}
+
 func forced() {
 	for round := 0; round < 50; round++ {
 		trees[round%len(trees)] = tree(round % 14)
@@ -84,6 +95,8 @@ func main() {
 			automatic(gogc)
 		case 'f':
 			forced()
+		case 'h':
+			help()
 		case 'l':
 			if profile := pprof.Lookup("goroutineleak"); profile != nil {
 				profile.WriteTo(io.Discard, 0)

@@ -66,6 +66,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (any::<u32>(), any::<u64>(), any::<i32>()).prop_map(|(cycle, end_ns, gc_percent)| {
             Event::GcCycle(GcCycle { cycle, end_ns, gc_percent, ..GcCycle::default() })
         }),
+        1 => (any::<u64>(), any::<u64>())
+            .prop_map(|(goid, begin_ns)| Event::Assist(Assist { goid, begin_ns, end_ns: 7 })),
         1 => (any::<Option<u8>>(), any::<u64>()).prop_map(|(reason, begin_ns)| Event::Stw(Stw {
             reason: reason.map(|n| n.to_string()),
             begin_ns,

@@ -51,6 +51,8 @@ fn reads(site: &Site) -> String {
         Purpose::GcEpoch => "(end of marking)".into(),
         Purpose::GcStart { trigger } => format!("trigger={}", place("trigger", *trigger)),
         Purpose::GcRecord => "(GC cycle)".into(),
+        Purpose::AssistBegin => "(assist)".into(),
+        Purpose::AssistEnd => "(end of assist)".into(),
         Purpose::StwBegin { reason } => format!("reason={}", place("reason", *reason)),
         Purpose::StwEnd => "(world started)".into(),
         Purpose::Alloc(r) => [("ptr", r.ptr), ("size", r.size), ("type", r.type_), ("slot", r.slot)]

@@ -1,14 +1,16 @@
 //! GC cycles for people: as the lines of `GODEBUG=gctrace=1`, and as a table.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
-use super::put;
 use super::text::{align, header, line, notes};
+use super::{printable, put};
 use crate::base::Result;
 use crate::base::units::{format_bytes, format_count};
 use crate::event::{GcCycle, GcTrigger};
-use crate::report::Report;
-use crate::report::gc::{GcCycle as Row, GcRecord, Stops};
+use crate::model::Durations;
+use crate::report::gc::{Assists, GcCycle as Row, GcRecord};
+use crate::report::{Grouping, Report, place};
 
 /// What the runtime prints of a cycle, byte for byte (runtime/mgc.go `gcMarkTermination`).
 pub fn trace_line(cycle: &GcCycle) -> String {
@@ -68,7 +70,8 @@ fn millis(ns: u64) -> String {
     decimal(value, places)
 }
 
-/// Writes the latest `limit` cycles of a capture, or all, and the stops of the world.
+/// Writes the latest `limit` cycles of a capture, or all, the stops of the world, and the
+/// sites that had to assist.
 ///
 /// # Errors
 /// When `out` does not take it; a closed pipe is no error.
@@ -90,12 +93,14 @@ pub fn write(report: &Report, limit: Option<usize>, out: &mut impl Write) -> Res
     if !earlier.is_empty() {
         line(&mut text, &format!("after {} earlier ones", format_count(earlier.len() as u64)));
     }
-    if !report.stw.is_empty() {
-        text.push_str("\nstops of the world:\n");
-        let mut lines = vec![["COUNT", "TOTAL", "LONGEST", "REASON"].map(String::from)];
-        lines.extend(report.stw.iter().map(stop_cells));
-        align(&lines, 3, &mut text);
-    }
+    let stops = report.stw.iter().map(|stops| {
+        let reason = stops.reason.as_deref().unwrap_or("any (Go before 1.21 names none)");
+        durations(stops.count, stops.total_ns, stops.longest_ns, printable(reason).into())
+    });
+    table("stops of the world", "REASON", stops.collect(), &mut text);
+    let shown = limit.unwrap_or(usize::MAX);
+    let assists = assist_lines(report).into_iter().take(shown).collect();
+    table("assists, by the line that had to wait", "LINE", assists, &mut text);
     notes(report, &mut text);
     put(out, text.as_bytes())
 }
@@ -117,7 +122,6 @@ fn cells(row: &Row) -> [String; COLUMNS] {
         cells[0] = number;
         return cells;
     };
-    let ms = |ns: u64| format!("{:.3} ms", ns as f64 / 1e6);
     let [begin, end] = record.stw_ns;
     [
         number,
@@ -145,10 +149,37 @@ fn trigger(record: &GcRecord) -> &'static str {
     }
 }
 
-fn stop_cells(stops: &Stops) -> [String; 4] {
-    let ms = |ns: u64| format!("{:.3} ms", ns as f64 / 1e6);
-    let reason = stops.reason.as_deref().unwrap_or("any (Go before 1.21 names none)");
-    [format_count(stops.count), ms(stops.total_ns), ms(stops.longest_ns), reason.to_owned()]
+/// Assists by the line that allocates, most time first.
+fn assist_lines(report: &Report) -> Vec<[String; 4]> {
+    let mut lines = BTreeMap::<String, Durations>::new();
+    for assists in &report.assists {
+        let Assists { count, total_ns, longest_ns, ref frames } = *assists;
+        let line = lines.entry(place(frames, Grouping::Line)).or_default();
+        line.merge(&Durations { count, total_ns, longest_ns });
+    }
+    let mut lines: Vec<_> = lines.into_iter().collect();
+    lines.sort_by_key(|(_, durations)| std::cmp::Reverse(durations.total_ns));
+    let cells = |(line, d): (String, Durations)| {
+        durations(d.count, d.total_ns, d.longest_ns, printable(&line).into())
+    };
+    lines.into_iter().map(cells).collect()
+}
+
+fn durations(count: u64, total_ns: u64, longest_ns: u64, what: String) -> [String; 4] {
+    [format_count(count), ms(total_ns), ms(longest_ns), what]
+}
+
+fn table(title: &str, what: &str, rows: Vec<[String; 4]>, text: &mut String) {
+    if rows.is_empty() {
+        return;
+    }
+    text.push_str(&format!("\n{title}:\n"));
+    let heading = ["COUNT", "TOTAL", "LONGEST", what].map(String::from);
+    align(&[vec![heading], rows].concat(), 3, text);
+}
+
+fn ms(ns: u64) -> String {
+    format!("{:.3} ms", ns as f64 / 1e6)
 }
 
 #[cfg(test)]

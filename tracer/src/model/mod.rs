@@ -14,8 +14,8 @@ use hashbrown::HashMap;
 pub use calls::{Call, Calls, Tally};
 
 use crate::event::{
-    Alloc, Baseline, Counters, End, Event, Frame, GcCycle, Inferred, SiteId, SiteInfo, StackId, Start, Stw,
-    TypeInfo,
+    Alloc, Assist, Baseline, Counters, End, Event, Frame, GcCycle, Inferred, SiteId, SiteInfo, StackId,
+    Start, TypeInfo,
 };
 
 /// Everything known after some events of a capture.
@@ -34,7 +34,11 @@ pub struct State {
     /// What the runtime recorded of its cycles, by their number.
     pub gc_cycles: BTreeMap<u32, GcCycle>,
     /// How long the world was stopped, by the runtime's reason for it.
-    pub stops: BTreeMap<Option<String>, Stops>,
+    pub stops: BTreeMap<Option<String>, Durations>,
+    /// How long allocations had to wait for their goroutine to assist the GC, by stack.
+    pub assists: HashMap<StackId, Durations>,
+    /// Assists of goroutines whose next allocation is still to come.
+    assisting: HashMap<u64, Durations>,
     /// Cumulative (events, stacks) lost, by CPU.
     pub lost: BTreeMap<u32, (u64, u64)>,
     /// The first and the latest reading of the runtime's counters.
@@ -52,20 +56,25 @@ pub struct State {
     pub latest_epoch: u32,
 }
 
-/// Stops of the world, summed up.
+/// How often something took place and how long it took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stops {
+pub struct Durations {
     pub count: u64,
     pub total_ns: u64,
     pub longest_ns: u64,
 }
 
-impl Stops {
-    fn add(&mut self, stop: &Stw) {
-        let length = stop.end_ns.saturating_sub(stop.begin_ns);
-        self.count += 1;
-        self.total_ns = self.total_ns.saturating_add(length);
-        self.longest_ns = self.longest_ns.max(length);
+impl Durations {
+    fn add(&mut self, begin_ns: u64, end_ns: u64) {
+        let length = end_ns.saturating_sub(begin_ns);
+        self.merge(&Durations { count: 1, total_ns: length, longest_ns: length });
+    }
+
+    /// Adds those of another.
+    pub fn merge(&mut self, other: &Durations) {
+        self.count += other.count;
+        self.total_ns = self.total_ns.saturating_add(other.total_ns);
+        self.longest_ns = self.longest_ns.max(other.longest_ns);
     }
 }
 
@@ -100,9 +109,13 @@ impl State {
                 self.latest_ns = self.latest_ns.max(cycle.time_ns);
                 self.gc_cycles.insert(cycle.cycle, *cycle);
             }
+            Event::Assist(Assist { goid, begin_ns, end_ns }) => {
+                self.latest_ns = self.latest_ns.max(*end_ns);
+                self.assisting.entry(*goid).or_default().add(*begin_ns, *end_ns);
+            }
             Event::Stw(stop) => {
                 self.latest_ns = self.latest_ns.max(stop.end_ns);
-                self.stops.entry(stop.reason.clone()).or_default().add(stop);
+                self.stops.entry(stop.reason.clone()).or_default().add(stop.begin_ns, stop.end_ns);
             }
             Event::Lost { cpu, events, stacks } => {
                 let lost = self.lost.entry(*cpu).or_default();
@@ -133,6 +146,11 @@ impl State {
         self.tiny_fits += u64::from(alloc.slot == 0);
         self.latest_ns = self.latest_ns.max(alloc.time_ns);
         self.latest_epoch = self.latest_epoch.max(alloc.epoch);
+        if !self.assisting.is_empty()
+            && let Some(assists) = self.assisting.remove(&alloc.goid)
+        {
+            self.assists.entry(alloc.stack).or_default().merge(&assists);
+        }
         self.calls.add(alloc);
     }
 }

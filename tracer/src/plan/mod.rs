@@ -54,6 +54,10 @@ pub enum Purpose {
     GcStart { trigger: Place },
     /// A GC cycle has ended: the runtime's record of it is complete.
     GcRecord,
+    /// A goroutine has to mark, before it may allocate.
+    AssistBegin,
+    /// It has marked enough.
+    AssistEnd,
     /// The world is to be stopped; why (runtime/proc.go `stwReason`, from Go 1.21 on).
     StwBegin { reason: Place },
     /// The world is started again.
@@ -133,7 +137,9 @@ impl ProbePlan {
     pub fn of_gc(binary: &Binary) -> Result<ProbePlan> {
         binary.functions()?;
         let (mut sites, notes) = gc::sites(binary);
-        sites.retain(|site| !matches!(site.purpose, Purpose::StwBegin { .. } | Purpose::StwEnd));
+        let wanted =
+            |p: &Purpose| matches!(p, Purpose::GcEpoch | Purpose::GcStart { .. } | Purpose::GcRecord);
+        sites.retain(|site| wanted(&site.purpose));
         if !sites.iter().any(|site| site.purpose == Purpose::GcRecord) {
             return Err(Error::failed(notes.join("; ")));
         }

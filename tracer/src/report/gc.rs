@@ -1,11 +1,12 @@
-//! The GC timeline: one row per cycle, and the stops of the world by reason.
+//! The GC timeline: one row per cycle, the stops of the world by reason, and assists by site.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::sites::{Frame, named_frames};
 use crate::event::{self, GcTrigger};
-use crate::model::State;
+use crate::model::{Durations, State};
 
 /// One GC cycle. Instants are nanoseconds from the start of the capture, negative before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -60,6 +61,17 @@ pub struct Stops {
     pub count: u64,
     pub total_ns: u64,
     pub longest_ns: u64,
+}
+
+/// How often and how long the allocations of one stack had to wait while their goroutine
+/// helped marking.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Assists {
+    pub count: u64,
+    pub total_ns: u64,
+    pub longest_ns: u64,
+    /// As a site's, innermost first.
+    pub frames: Vec<Frame>,
 }
 
 impl GcCycle {
@@ -151,4 +163,21 @@ pub(super) fn stops(state: &State) -> Vec<Stops> {
         .collect();
     stops.sort_by_key(|stops| std::cmp::Reverse(stops.total_ns));
     stops
+}
+
+/// Assists by what the user sees of the stack, those that took most time first.
+pub(super) fn assists(state: &State) -> Vec<Assists> {
+    let mut by_frames: BTreeMap<Vec<Frame>, Durations> = BTreeMap::new();
+    for (stack, assists) in &state.assists {
+        by_frames.entry(named_frames(state, *stack)).or_default().merge(assists);
+    }
+    let assists = by_frames.into_iter().map(|(frames, a)| Assists {
+        count: a.count,
+        total_ns: a.total_ns,
+        longest_ns: a.longest_ns,
+        frames,
+    });
+    let mut assists: Vec<Assists> = assists.collect();
+    assists.sort_by_key(|assists| std::cmp::Reverse(assists.total_ns));
+    assists
 }

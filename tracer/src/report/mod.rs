@@ -21,7 +21,7 @@ use serde::Serialize;
 
 pub use kind::Kind;
 pub use sites::{Frame, Site};
-pub use table::{Grouping, Row, rows};
+pub use table::{Grouping, Row, place, rows};
 
 use crate::event::Mapping;
 use crate::model::State;
@@ -41,6 +41,8 @@ pub struct Report {
     pub gc: Vec<gc::GcCycle>,
     /// How long the world was stopped, by reason.
     pub stw: Vec<gc::Stops>,
+    /// How long allocations had to wait for GC assists, by stack.
+    pub assists: Vec<gc::Assists>,
     /// What the detectors found: none exist yet.
     pub findings: [(); 0],
 }
@@ -165,6 +167,7 @@ impl Report {
             before_attach: baseline::build(state),
             gc: gc::timeline(state, start.time_ns),
             stw: gc::stops(state),
+            assists: gc::assists(state),
             findings: [],
         };
         report.capture.notes = notes::all(state, &report, &sums);

@@ -109,6 +109,22 @@ pub(super) fn build(state: &State) -> (Vec<Site>, Sums) {
     (sites, sums)
 }
 
+/// The frames that a site with this stack has, by name: without addresses.
+pub(super) fn named_frames(state: &State, stack: StackId) -> Vec<Frame> {
+    let mut stacks = Stacks::new(state);
+    let shown = stacks.get(stack).frames.clone();
+    let named = shown.into_iter().filter_map(|i| stacks.interned.get(i as usize));
+    named
+        .map(|f| Frame {
+            function: f.function.clone(),
+            file: f.file.clone(),
+            line: f.line,
+            inlined: f.inlined,
+            address: 0,
+        })
+        .collect()
+}
+
 fn site(key: SiteKey, sum: Amount, addresses: &[u64], interned: &[event::Frame]) -> Site {
     let frames: Vec<Frame> = key
         .frames

@@ -59,7 +59,8 @@ pub fn rows(sites: &[Site], grouping: Grouping, measure: Measure) -> Vec<Row> {
     rows
 }
 
-pub(super) fn place(frames: &[Frame], grouping: Grouping) -> String {
+/// Where a stack is, for people: its innermost function, and by line also that.
+pub fn place(frames: &[Frame], grouping: Grouping) -> String {
     let Some(top) = frames.first() else { return "(no stack)".into() };
     if grouping == Grouping::Function || top.file.is_empty() {
         return top.function.clone();

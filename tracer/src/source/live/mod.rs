@@ -100,7 +100,7 @@ impl LiveSource {
     /// The next events in the order of the ring, some milliseconds old; `None` once the
     /// probes are detached and everything they sent was received.
     ///
-    /// Allocations, stacks, GC epochs and cycles, stops of the world and `Lost`; cancel safe.
+    /// Allocations, stacks, GC epochs, cycles and assists, stops of the world and `Lost`; cancel safe.
     pub async fn recv(&mut self) -> Option<Vec<Event>> {
         self.events.recv().await
     }

@@ -163,6 +163,8 @@ fn recipe(site: u32, purpose: &Purpose) -> Recipe {
         Purpose::GcEpoch => (Recipe::GC_EPOCH, 0, only(nothing)),
         Purpose::GcStart { trigger } => (Recipe::GC_START, UNKNOWN_VALUE, only(*trigger)),
         Purpose::GcRecord => (Recipe::GC_RECORD, 0, only(nothing)),
+        Purpose::AssistBegin => (Recipe::ASSIST_BEGIN, 0, only(nothing)),
+        Purpose::AssistEnd => (Recipe::ASSIST_END, 0, only(nothing)),
         Purpose::StwBegin { reason } => (Recipe::STW_BEGIN, UNKNOWN_VALUE, only(*reason)),
         Purpose::StwEnd => (Recipe::STW_END, 0, only(nothing)),
     };

@@ -15,7 +15,7 @@ use tracer_common::{Counters, GcRecord, Header};
 
 use super::object::{UNKNOWN_VALUE, map_error, missing};
 use crate::base::{Error, Result};
-use crate::event::{Alloc, Event, SiteId, StackId, Stw};
+use crate::event::{Alloc, Assist, Event, SiteId, StackId, Stw};
 use crate::runtime;
 
 /// Events of one batch at most, and batches that may wait. Together they bound the
@@ -207,6 +207,9 @@ fn decode(record: &[u8]) -> Option<Event> {
             };
             record.cycle().map(Event::GcCycle)
         }
+        Header::ASSIST => {
+            Some(Event::Assist(Assist { begin_ns: word(1)?, end_ns: word(2)?, goid: word(3)? }))
+        }
         Header::STW => {
             let reason = Some(word(3)?).filter(|reason| *reason != UNKNOWN_VALUE);
             let reason = reason.map(|reason| runtime::stw_reason(reason as u8));
@@ -220,7 +223,7 @@ fn decode(record: &[u8]) -> Option<Event> {
 mod tests {
     use super::*;
     use crate::event::GcTrigger;
-    use tracer_common::{AllocRecord, EpochRecord, MAX_DEPTH, StackRecord, StwRecord};
+    use tracer_common::{AllocRecord, AssistRecord, EpochRecord, MAX_DEPTH, StackRecord, StwRecord};
 
     /// The bytes of a record as the program writes them to the ring.
     fn bytes<T: Copy>(record: &T) -> &[u8] {
@@ -256,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gc_record_is_a_cycle_and_a_stop_has_its_reason() {
+    fn gc_records_stops_and_assists_are_events() {
         let header = Header { kind: Header::GC_RECORD, site: 1, cpu: 2, epoch: 3 };
         let words = std::array::from_fn(|i| i as u64);
         let flags = GcRecord::STARTED | GcRecord::LEAK_CHECK;
@@ -280,6 +283,11 @@ mod tests {
         assert_eq!(decode(bytes(&record)), stop(Some("read mem stats")));
         record.reason = UNKNOWN_VALUE;
         assert_eq!(decode(bytes(&record)), stop(None));
+
+        let header = Header { kind: Header::ASSIST, ..header };
+        let record = AssistRecord { header, begin_ns: 5, end_ns: 7, goid: 11 };
+        let assist = Assist { goid: 11, begin_ns: 5, end_ns: 7 };
+        assert_eq!(decode(bytes(&record)), Some(Event::Assist(assist)));
     }
 
     #[test]
@@ -298,7 +306,7 @@ mod tests {
 
     #[test]
     fn damage_is_no_event() {
-        for bytes in [&[][..], &[1; 7], &[1; 56], &[9; 64], &[3; 8], &[4; 64], &[5; 24]] {
+        for bytes in [&[][..], &[1; 7], &[1; 56], &[9; 64], &[3; 8], &[4; 64], &[5; 24], &[6; 24]] {
             assert_eq!(decode(bytes), None, "{bytes:?}");
         }
     }
