@@ -46,8 +46,7 @@ pub fn epoch(recipe: &Recipe) {
         *epoch += 1;
         *epoch
     };
-    let record =
-        EpochRecord { header: send::header(Header::GC_EPOCH, recipe, epoch), time_ns: send::now() };
+    let record = EpochRecord { header: send::header(Header::GC_EPOCH, recipe, epoch), time_ns: send::now() };
     if EVENTS.output::<EpochRecord>(&record, wake).is_err() {
         send::count_lost_event();
     }

@@ -69,11 +69,15 @@ pub(super) fn header(report: &Report, text: &mut String) {
         |c| format!("{:.3} of objects, {:.3} of bytes", c.objects, c.bytes),
     );
     let (objects, bytes) = (format_count(totals.alloc_objects), format_bytes(totals.alloc_bytes));
+    let cycles = match capture.missed_gc_cycles {
+        0 => format_count(capture.gc_cycles),
+        missed => format!("{}, {} missed", format_count(capture.gc_cycles), format_count(missed)),
+    };
     for (name, value) in [
         ("target", format!("{} (pid {}), {}", target.exe, target.pid, traits.join(", "))),
         ("capture", format!("{}, {:.1} s from {}", capture.mode, capture.duration_s, capture.started_at)),
         ("events", format!("{}, {} lost", format_count(capture.events), format_count(capture.lost))),
-        ("gc cycles", format!("{}", capture.gc_cycles)),
+        ("gc cycles", cycles),
         ("coverage", coverage),
         ("total", format!("{objects} objects, {bytes}")),
     ] {
