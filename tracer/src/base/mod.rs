@@ -1,8 +1,10 @@
-//! Vocabulary every tier uses: errors with a kind and a hint, units, notes (tier 0).
+//! Vocabulary every tier uses: errors with a kind and a hint, units, notes, the clock (tier 0).
 
+mod clock;
 mod error;
 pub mod units;
 
+pub use clock::monotonic_ns;
 pub use error::{Error, ErrorKind, Result};
 
 /// A value with what the reader should know about it: each note is a reason, in

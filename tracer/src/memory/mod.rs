@@ -1,9 +1,11 @@
 //! Reading a process's memory, from wherever it comes: live or faked for tests (tier 1).
 
 mod fake;
+mod gather;
 mod live;
 
 pub use fake::FakeMemory;
+pub use gather::gather;
 pub use live::LiveMemory;
 
 use crate::base::{Error, Result};

@@ -8,12 +8,10 @@
 
 use std::collections::BTreeMap;
 
-use nix::time::{ClockId, clock_gettime};
-
 use super::globals::Global;
 use super::layout::{HeapStatsDelta, Layout};
 use super::size_class::CLASS_TO_SIZE;
-use crate::base::{Error, Noted, Result};
+use crate::base::{Error, Noted, Result, monotonic_ns};
 use crate::binary::Binary;
 use crate::event::Counters;
 use crate::memory::ProcessMemory;
@@ -77,9 +75,9 @@ impl CounterReader {
         let mcaches = self.mcaches(memory)?;
         let mut last = Default::default();
         for _ in 0..ATTEMPTS {
-            let begin_ns = now_ns()?;
+            let begin_ns = monotonic_ns();
             let attempt = self.attempt(memory, &mcaches)?;
-            last = (attempt.counts, begin_ns, now_ns()?);
+            last = (attempt.counts, begin_ns, monotonic_ns());
             if attempt.consistent {
                 return Ok(Noted::new(last));
             }
@@ -247,13 +245,6 @@ pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
 
 fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
     Some(u16::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
-}
-
-/// The monotonic clock, which is also the runtime's `nanotime` (runtime/sys_linux_amd64.s).
-pub(super) fn now_ns() -> Result<u64> {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
-        .map_err(|e| Error::environment("cannot read the monotonic clock").because(e))?;
-    Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
 }
 
 #[cfg(test)]

@@ -6,11 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Layout;
-use super::counters::now_ns;
 use super::globals::Global;
 use super::layout::G;
 use super::unwind::{Stack, StackBytes, Start, Unwinder};
-use crate::base::{Error, Noted, Result};
+use crate::base::{Error, Noted, Result, monotonic_ns};
 use crate::binary::Binary;
 use crate::memory::{MAX_READ, ProcessMemory};
 
@@ -165,7 +164,7 @@ impl<'a> GoroutineReader<'a> {
         let unreadable = gathered.unreadable;
         let mut noted = Noted::new(gathered.into_goroutines());
         noted.value.wait_reasons = self.wait_reasons(memory, &noted.value.all);
-        noted.value.read_at_ns = now_ns()?;
+        noted.value.read_at_ns = monotonic_ns();
         noted.notes = notes(&noted.value, unreadable);
         Ok(noted)
     }

@@ -1,10 +1,11 @@
-//! What the Go runtime looks like in memory: layouts, globals, counters, types (tier 2).
+//! What the Go runtime looks like in memory: layouts, globals, counters, types, mark bits (tier 2).
 
 mod counters;
 mod gc;
 mod globals;
 mod goroutines;
 mod layout;
+mod marks;
 mod memstats;
 mod offsets;
 mod profile;
@@ -20,6 +21,7 @@ pub use gc::{GcRecord, stw_reason};
 pub use globals::Global;
 pub use goroutines::{Goroutine, GoroutineReader, Goroutines, Status};
 pub use layout::Layout;
+pub use marks::{Marks, PageMarks};
 pub use memstats::{MemStats, MemStatsReader};
 pub use profile::{Amounts, Bucket, HeapProfile, ProfileReader, Record};
 pub use scheduler::{SchedulerCounts, SchedulerReader};

@@ -8,7 +8,7 @@ use super::layout::{Layout, Mspan};
 use super::size_class::{CLASS_TO_SIZE, PAGE_SIZE};
 use crate::base::{Error, Noted, Result};
 use crate::binary::Binary;
-use crate::memory::ProcessMemory;
+use crate::memory::{ProcessMemory, gather};
 
 /// One span as it was read: its values agree with each other, but the target may have
 /// gone on since.
@@ -102,16 +102,13 @@ impl SpanReader {
     /// # Errors
     /// Failed when the process is gone or its memory makes no sense.
     pub fn all(&self, memory: &impl ProcessMemory) -> Result<Noted<Vec<Span>>> {
-        let addrs = self.addresses(memory)?;
         let mut read = Noted::new(Vec::new());
         let mut torn = 0u64;
-        for batch in addrs.chunks(BATCH) {
-            for found in self.read(memory, batch)? {
-                match found {
-                    Found::Span(span) => read.value.push(span),
-                    Found::NotHeap => {}
-                    Found::Torn => torn += 1,
-                }
+        for found in self.found(memory)? {
+            match found {
+                Found::Span(span) => read.value.push(span),
+                Found::NotHeap => {}
+                Found::Torn => torn += 1,
             }
         }
         if torn > 0 {
@@ -120,26 +117,46 @@ impl SpanReader {
         Ok(read)
     }
 
+    /// What each `mspan` struct holds that was ever made.
+    pub(super) fn found(&self, memory: &impl ProcessMemory) -> Result<Vec<Found>> {
+        let addrs = self.addresses(memory)?;
+        let mut found = Vec::with_capacity(addrs.len());
+        for batch in addrs.chunks(BATCH) {
+            found.extend(self.read(memory, batch)?);
+        }
+        Ok(found)
+    }
+
     /// The spans whose structs are at these addresses, one for each.
     ///
     /// # Errors
     /// Failed when the process is gone; an address that cannot be read is `Torn`.
     pub fn read(&self, memory: &impl ProcessMemory, addrs: &[u64]) -> Result<Vec<Found>> {
         let len = self.layout.len();
-        let mut bytes = vec![0; len * addrs.len()];
-        let mut reads: Vec<(u64, &mut [u8])> =
-            addrs.iter().copied().zip(bytes.chunks_exact_mut(len)).collect();
-        if memory.read_many(&mut reads).is_err() {
-            // One wild address fails them all. No span is in such a state.
-            for (addr, bytes) in &mut reads {
-                if memory.read(*addr, bytes).is_err() {
-                    bytes.fill(0xff);
-                }
+        // They lie side by side in chunks of 16 KiB (runtime/mfixalloc.go).
+        let ranges: Vec<(u64, usize)> = addrs.iter().map(|&addr| (addr, len)).collect();
+        let bytes = match gather(memory, &ranges) {
+            Ok(bytes) => bytes,
+            Err(_) => {
+                // Whether the process is there at all.
+                memory.read_u32(self.sweepgen)?;
+                self.read_each(memory, addrs)
             }
-            // Whether the process is there at all.
-            memory.read_u32(self.sweepgen)?;
-        }
+        };
         Ok(addrs.iter().zip(bytes.chunks_exact(len)).map(|(&addr, b)| self.layout.decode(addr, b)).collect())
+    }
+
+    /// The structs one by one, as a wild address fails all that are read together.
+    fn read_each(&self, memory: &impl ProcessMemory, addrs: &[u64]) -> Vec<u8> {
+        let len = self.layout.len();
+        let mut bytes = vec![0; len * addrs.len()];
+        for (addr, bytes) in addrs.iter().zip(bytes.chunks_exact_mut(len)) {
+            if memory.read(*addr, bytes).is_err() {
+                // No span is in such a state.
+                bytes.fill(0xff);
+            }
+        }
+        bytes
     }
 
     /// The contents of `mheap_.allspans`.
@@ -251,7 +268,7 @@ fn number<const N: usize>(bytes: &[u8], offset: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -260,13 +277,13 @@ mod tests {
     const LIST: u64 = 0x1000;
     const STRUCTS: u64 = 0x10_0000;
 
-    fn reader(go: &str) -> SpanReader {
+    pub(in super::super) fn reader(go: &str) -> SpanReader {
         let layout = Layout::measured(go).expect(go);
         SpanReader { layout: layout.mspan, allspans: LIST, sweepgen: LIST + 16 }
     }
 
     /// A span of eight-byte objects.
-    fn span(addr: u64) -> Span {
+    pub(in super::super) fn span(addr: u64) -> Span {
         Span {
             addr,
             base: 0xc000_0000,
@@ -312,6 +329,11 @@ mod tests {
             memory.write_u64(0x2000 + 8 * i, STRUCTS + 0x100 * i).write(STRUCTS + 0x100 * i, bytes);
         }
         memory
+    }
+
+    /// A heap of these spans, all in use.
+    pub(in super::super) fn memory_of(reader: &SpanReader, spans: &[Span]) -> FakeMemory {
+        memory(&spans.iter().map(|span| encode(&reader.layout, span)).collect::<Vec<_>>())
     }
 
     #[test]

@@ -1,0 +1,92 @@
+//! Reading many small ranges at once, those near each other together.
+
+use super::{MAX_READ, ProcessMemory};
+use crate::base::{Error, Result};
+
+/// Bytes between two ranges that are read along rather than split the reading: copying
+/// them costs less than one more range does.
+const GAP: u64 = 512;
+/// Bytes of one range at most.
+const PIECE: u64 = 1 << 20;
+
+/// The bytes of all ranges (address and length), one after the other. Faster the more of
+/// them are in ascending order and close together.
+///
+/// # Errors
+/// When any of them is not readable, or they are longer than `MAX_READ` together.
+pub fn gather(memory: &impl ProcessMemory, ranges: &[(u64, usize)]) -> Result<Vec<u8>> {
+    let total = ranges.iter().fold(0_usize, |sum, (_, len)| sum.saturating_add(*len));
+    if total > MAX_READ {
+        return Err(Error::failed(format!("refusing to read {total} bytes: more than {MAX_READ}")));
+    }
+    let pieces = pieces(ranges);
+    let mut buffers: Vec<Vec<u8>> = pieces.iter().map(|p| vec![0; (p.end - p.start) as usize]).collect();
+    let mut reads: Vec<(u64, &mut [u8])> =
+        pieces.iter().zip(&mut buffers).map(|(piece, buffer)| (piece.start, buffer.as_mut_slice())).collect();
+    memory.read_many(&mut reads)?;
+    let mut bytes = Vec::with_capacity(total);
+    for (piece, buffer) in pieces.iter().zip(&buffers) {
+        for (addr, len) in &ranges[piece.first..piece.last] {
+            let from = (addr - piece.start) as usize;
+            bytes.extend_from_slice(&buffer[from..from + len]);
+        }
+    }
+    Ok(bytes)
+}
+
+/// Neighbouring ranges that are read as one.
+struct Piece {
+    start: u64,
+    end: u64,
+    /// Which ranges: `first` up to, but without `last`.
+    first: usize,
+    last: usize,
+}
+
+fn pieces(ranges: &[(u64, usize)]) -> Vec<Piece> {
+    let mut pieces: Vec<Piece> = Vec::new();
+    for (i, &(addr, len)) in ranges.iter().enumerate() {
+        // One that wraps around reads what is there up to the end, and fails.
+        let end = addr.saturating_add(len as u64);
+        match pieces.last_mut() {
+            Some(piece)
+                if addr >= piece.start
+                    && addr <= piece.end.saturating_add(GAP)
+                    && end.max(piece.end) - piece.start <= PIECE =>
+            {
+                piece.end = piece.end.max(end);
+                piece.last = i + 1;
+            }
+            _ => pieces.push(Piece { start: addr, end, first: i, last: i + 1 }),
+        }
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::memory::FakeMemory;
+
+    proptest! {
+        #[test]
+        fn each_range_comes_as_if_it_were_read_alone(
+            ranges in prop::collection::vec((0..20_000_u64, 0..300_usize), 0..50), sorted: bool
+        ) {
+            let mut memory = FakeMemory::new();
+            let content: Vec<u8> = (0..21_000_u32).map(|i| (i * 7 >> 3) as u8).collect();
+            memory.write(0x1000, &content);
+            let mut ranges: Vec<(u64, usize)> = ranges.into_iter().map(|(a, n)| (0x1000 + a, n)).collect();
+            if sorted {
+                ranges.sort_unstable();
+            }
+            let alone: Vec<u8> =
+                ranges.iter().flat_map(|&(addr, len)| memory.read_vec(addr, len).expect("there")).collect();
+            prop_assert_eq!(gather(&memory, &ranges).expect("there"), alone);
+            ranges.push((u64::MAX - 3, 8));
+            prop_assert!(gather(&memory, &ranges).is_err());
+        }
+    }
+}
