@@ -24,8 +24,15 @@ pub struct Target {
 #[derive(Debug, Deserialize)]
 pub struct Capture {
     pub lost: u64,
+    pub gc_cycles: u64,
+    pub following: Option<Following>,
     pub coverage: Coverage,
     pub notes: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Following {
+    pub judged_gc_cycles: u64,
 }
 
 /// Seen by heaptap, as a share of what the runtime counted.
@@ -49,7 +56,17 @@ pub struct Site {
     pub alloc_objects: u64,
     pub alloc_bytes: u64,
     pub requested_bytes: u64,
+    /// `None`: not known.
+    pub live_objects: Option<u64>,
+    pub live_bytes: Option<u64>,
+    pub life: Option<Life>,
     pub frames: Vec<Frame>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Life {
+    pub died_objects: u64,
+    pub new_objects: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]

@@ -19,7 +19,7 @@ pub struct SiteId(pub u16);
 
 /// One fact of a capture.
 ///
-/// A capture file holds every variant but `Alloc` and `Stack` as the JSON that serde
+/// A capture file holds every variant but `Alloc`, `Stack` and `Deaths` as the JSON that serde
 /// makes of it (docs/capture-format.md): a renamed variant or field is another format.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -48,6 +48,16 @@ pub enum Event {
     Assist(Assist),
     /// The world was stopped and is started again.
     Stw(Stw),
+    /// From here on, objects are followed until they die; on the collector's side they
+    /// may take this much memory (see `model::Live`).
+    Follow { max_memory: u64 },
+    /// Objects found dead, by the addresses of their slots, ascending: none of those
+    /// allocated there before `epoch` began lives on. Follows the `GcEpoch` that began it
+    /// and every `Alloc` of earlier epochs.
+    #[serde(skip)]
+    Deaths { epoch: u32, slots: Vec<u64> },
+    /// All objects that the GC cycle before `epoch` found dead were told.
+    Judged(Judged),
     /// Cumulative events lost on one CPU since the capture started.
     Lost { cpu: u32, events: u64, stacks: u64 },
     /// The runtime's own allocation counters, read from the target's memory. Goes into
@@ -267,6 +277,20 @@ pub struct TypeInfo {
     pub ptr_bytes: u64,
     /// `reflect.Kind` in lower case: `struct`, `slice`, `ptr`, ….
     pub kind: String,
+}
+
+/// A GC cycle whose marks were read in full.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Judged {
+    /// The epoch that began when marking ended.
+    pub epoch: u32,
+    /// When the reading that was complete began.
+    pub time_ns: u64,
+    /// Nanoseconds that all readings of this cycle took the collector.
+    pub took_ns: u64,
+    /// Heap spans with followed objects.
+    pub spans: u64,
 }
 
 /// The runtime's cumulative allocation counters (`MemStats.Mallocs`, `TotalAlloc`).

@@ -141,7 +141,7 @@ fn allocations() -> Vec<Event> {
             time_ns += 1_000_000;
             events.push(Event::Alloc(Alloc {
                 time_ns,
-                ptr: 0xc0_0000_0000 + 64 * n,
+                ptr: address(i, n),
                 size: *size,
                 slot: *slot,
                 type_addr: *type_addr,
@@ -153,20 +153,33 @@ fn allocations() -> Vec<Event> {
             }));
         }
         if i == 4 {
-            events.extend(collection(1, time_ns));
+            events.extend(collection(1, time_ns, |i, n| i < 3 && n % 3 == 0));
             // The goroutines whose next allocations are the first and second of the next call.
             for (goid, length) in [(1, 90_000), (1, 40_000), (2, 10_000)] {
                 events.push(Event::Assist(Assist { goid, begin_ns: time_ns, end_ns: time_ns + length }));
             }
         }
     }
-    events.extend(collection(2, time_ns + SECOND));
+    events.extend(collection(2, time_ns + SECOND, |i, n| i == 5 && n % 4 == 1));
     events.push(Event::GcEpoch { epoch: 3, time_ns: time_ns + 2 * SECOND });
     events
 }
 
-/// A cycle whose marking ended at `time_ns`, and the stops of the world it took.
-fn collection(epoch: u32, time_ns: u64) -> [Event; 4] {
+/// Where the n-th object of a call lies. Tiny ones that fit lie in the blocks of the call
+/// before.
+fn address(call: usize, n: u64) -> u64 {
+    let base = |call: usize| 0xc0_0000_0000 + ((call as u64) << 24);
+    match CALLS[call].2 {
+        0 => base(call - 1) + 16 * n + 12,
+        UNKNOWN_SLOT => base(call),
+        slot => base(call) + n / (8192 / slot) * 8192 + n % (8192 / slot) * slot,
+    }
+}
+
+/// A cycle whose marking ended at `time_ns`, the stops of the world it took, and what died.
+fn collection(epoch: u32, time_ns: u64, dead: impl Fn(usize, u64) -> bool) -> [Event; 6] {
+    let objects = (0..CALLS.len()).flat_map(|i| (0..CALLS[i].4).map(move |n| (i, n)));
+    let slots = objects.filter(|&(i, n)| dead(i, n)).map(|(i, n)| address(i, n)).collect();
     let phase = |before: u64| time_ns - before;
     let stop =
         |reason: &str, begin_ns, end_ns| Event::Stw(Stw { reason: Some(reason.into()), begin_ns, end_ns });
@@ -205,6 +218,8 @@ fn collection(epoch: u32, time_ns: u64) -> [Event; 4] {
         Event::GcEpoch { epoch, time_ns },
         stop("GC mark termination", phase(19_000), time_ns + 13_000),
         Event::GcCycle(cycle),
+        Event::Deaths { epoch, slots },
+        Event::Judged(Judged { epoch, time_ns: time_ns + 100_000, took_ns: 50_000, spans: 9 }),
     ]
 }
 
@@ -215,7 +230,12 @@ fn counters(time_ns: u64, objects: u64, bytes: u64) -> Event {
 fn capture() -> Vec<u8> {
     let objects: u64 = CALLS.iter().map(|call| call.4).sum();
     let sites = vec![SiteInfo { function: "runtime.mallocgc".into(), offset: 0xda }];
-    let mut events = vec![start(), Event::Sites(sites), counters(START + SECOND / 4, 1000, 64000)];
+    let mut events = vec![
+        start(),
+        Event::Sites(sites),
+        Event::Follow { max_memory: 1 << 30 },
+        counters(START + SECOND / 4, 1000, 64000),
+    ];
     events.extend(definitions());
     events.extend(allocations());
     events.push(Event::Lost { cpu: 1, events: 2, stacks: 0 });
@@ -250,11 +270,12 @@ fn text() {
     let options = text::TableOptions::default();
     expect_file!["golden/report.txt"].assert_eq(&printed(|out| text::write(&report, &options, out)));
 
-    let options = text::TableOptions { sort: Measure::Objects, grouping: Grouping::Line, limit: Some(3) };
+    let options =
+        text::TableOptions { sort: Measure::AllocObjects, grouping: Grouping::Line, limit: Some(3) };
     expect_file!["golden/lines.txt"].assert_eq(&printed(|out| text::write(&report, &options, out)));
 
     report.retain(&Regex::new("Tree").unwrap());
-    let options = text::TableOptions { sort: Measure::Requested, ..Default::default() };
+    let options = text::TableOptions { sort: Measure::LiveBytes, ..Default::default() };
     expect_file!["golden/filtered.txt"].assert_eq(&printed(|out| text::write(&report, &options, out)));
 }
 
@@ -275,7 +296,7 @@ fn json() {
 fn folded() {
     let report = report(&capture());
     expect_file!["golden/report.folded"]
-        .assert_eq(&printed(|out| folded::write(&report, Measure::Bytes, out)));
+        .assert_eq(&printed(|out| folded::write(&report, Measure::AllocBytes, out)));
 }
 
 #[test]

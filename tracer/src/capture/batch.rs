@@ -27,6 +27,7 @@ const SECTIONS: usize = 10;
 /// Record kinds; a reader skips others.
 const RECORD_JSON: u8 = 1;
 const RECORD_STACK: u8 = 2;
+const RECORD_DEATHS: u8 = 3;
 
 /// What allocations of one place have in common.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -123,16 +124,18 @@ impl Encoder {
     pub(super) fn stack(&mut self, id: StackId, pcs: &[u64]) {
         let mut body = Vec::with_capacity(8 + 3 * pcs.len());
         body.put_u64_le(id.0);
-        varint::put(&mut body, pcs.len() as u64);
-        let mut previous = 0;
-        for &pc in pcs {
-            varint::put_delta(&mut body, previous, pc);
-            previous = pc;
-        }
+        put_addresses(&mut body, pcs);
         self.record(RECORD_STACK, &body);
     }
 
-    /// Adds an event given as JSON (any but `Alloc` and `Stack`).
+    pub(super) fn deaths(&mut self, epoch: u32, slots: &[u64]) {
+        let mut body = Vec::with_capacity(8 + 2 * slots.len());
+        varint::put(&mut body, u64::from(epoch));
+        put_addresses(&mut body, slots);
+        self.record(RECORD_DEATHS, &body);
+    }
+
+    /// Adds an event given as JSON (any but `Alloc`, `Stack` and `Deaths`).
     pub(super) fn json(&mut self, body: &[u8]) {
         self.record(RECORD_JSON, body);
     }
@@ -272,6 +275,7 @@ impl Decoder {
             // The checksum held: what does not parse is a variant from a later version.
             RECORD_JSON => serde_json::from_slice(&body).ok(),
             RECORD_STACK => Some(read_stack(body)?),
+            RECORD_DEATHS => Some(read_deaths(body)?),
             _ => None,
         })
     }
@@ -291,10 +295,30 @@ fn read_calls(bytes: &mut Bytes) -> Option<Vec<Latest>> {
 
 fn read_stack(mut body: Bytes) -> Option<Event> {
     let id = StackId(body.try_get_u64_le().ok()?);
-    let count = usize::try_from(varint::get(&mut body)?).ok().filter(|&n| n <= body.len())?;
-    let mut pcs = Vec::with_capacity(count);
-    for _ in 0..count {
-        pcs.push(varint::get_delta(&mut body, pcs.last().copied().unwrap_or(0))?);
+    Some(Event::Stack { id, pcs: read_addresses(&mut body)? })
+}
+
+fn read_deaths(mut body: Bytes) -> Option<Event> {
+    let epoch = u32::try_from(varint::get(&mut body)?).ok()?;
+    Some(Event::Deaths { epoch, slots: read_addresses(&mut body)? })
+}
+
+/// Appends their number and each one's difference from the one before.
+fn put_addresses(out: &mut impl BufMut, addresses: &[u64]) {
+    varint::put(out, addresses.len() as u64);
+    let mut previous = 0;
+    for &address in addresses {
+        varint::put_delta(out, previous, address);
+        previous = address;
     }
-    Some(Event::Stack { id, pcs })
+}
+
+fn read_addresses(body: &mut Bytes) -> Option<Vec<u64>> {
+    // Each takes a byte at least.
+    let count = usize::try_from(varint::get(body)?).ok().filter(|&n| n <= body.len())?;
+    let mut addresses = Vec::with_capacity(count);
+    for _ in 0..count {
+        addresses.push(varint::get_delta(body, addresses.last().copied().unwrap_or(0))?);
+    }
+    Some(addresses)
 }

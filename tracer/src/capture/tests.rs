@@ -48,6 +48,12 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         8 => alloc(),
         1 => (id, prop::collection::vec(any::<u64>(), 0..130)).prop_map(|(id, pcs)| Event::Stack { id, pcs }),
+        1 => (any::<u32>(), prop::collection::vec(any::<u64>(), 0..99))
+            .prop_map(|(epoch, slots)| Event::Deaths { epoch, slots }),
+        1 => (any::<u32>(), any::<u64>()).prop_map(|(epoch, time_ns)| {
+            Event::Judged(Judged { epoch, time_ns, ..Judged::default() })
+        }),
+        1 => any::<u64>().prop_map(|max_memory| Event::Follow { max_memory }),
         1 => (any::<u64>(), prop::collection::vec(frame(), 0..3))
             .prop_map(|(pc, frames)| Event::Symbol { pc, frames }),
         1 => (any::<u64>(), ".*", any::<u64>()).prop_map(|(addr, name, size)| Event::Type {

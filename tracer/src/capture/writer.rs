@@ -92,6 +92,10 @@ impl<W: Write> Writer<W> {
                 self.room_for(10 * pcs.len())?;
                 self.batch.stack(*id, pcs);
             }
+            Event::Deaths { epoch, slots } => {
+                self.room_for(10 * slots.len())?;
+                self.batch.deaths(*epoch, slots);
+            }
             other => {
                 let json = serde_json::to_vec(other)
                     .map_err(|e| Error::failed("cannot encode an event").because(e))?;

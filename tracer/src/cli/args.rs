@@ -80,6 +80,9 @@ pub struct Record {
     /// Kernel ring buffer; rounded up to a power of two
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_bytes)]
     pub buffer: u64,
+    /// Memory for following objects until they die; beyond it they are sampled
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_memory)]
+    pub max_memory: u64,
     /// Frames kept per stack
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=128))]
     pub depth: u32,
@@ -110,7 +113,7 @@ pub struct Report {
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// What sites are ordered by; in folded stacks, what is counted
-    #[arg(long, value_enum, default_value_t = Sort::Bytes)]
+    #[arg(long, value_enum, default_value_t = Sort::AllocBytes)]
     pub sort: Sort,
     /// Rows of the table; 0 for all
     #[arg(long, value_name = "N", default_value_t = 20)]
@@ -157,10 +160,13 @@ pub enum Format {
     Folded,
 }
 
+/// As `go tool pprof` calls them: allocated during the capture, or still in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Sort {
-    Bytes,
-    Objects,
+    AllocBytes,
+    AllocObjects,
+    InuseBytes,
+    InuseObjects,
 }
 
 #[derive(Debug, Args)]
@@ -210,8 +216,8 @@ pub struct Snapshot {
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// What the sites of the heap profile are ordered by
-    #[arg(long, value_enum, default_value_t = SnapshotSort::InuseBytes)]
-    pub sort: SnapshotSort,
+    #[arg(long, value_enum, default_value_t = Sort::InuseBytes)]
+    pub sort: Sort,
     /// Sites in the table; 0 for all
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub limit: usize,
@@ -229,14 +235,6 @@ pub enum SnapshotFormat {
     Json,
     /// The heap profile as gzip'd profile.proto for `go tool pprof`
     Pprof,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum SnapshotSort {
-    InuseBytes,
-    InuseObjects,
-    AllocBytes,
-    AllocObjects,
 }
 
 #[derive(Debug, Args)]
@@ -273,6 +271,16 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
         Some(hint) => format!("{e}; {hint}"),
         None => e.to_string(),
     })
+}
+
+/// Below this, what is known of call sites alone takes more.
+const LEAST_MEMORY: u64 = 64 << 10;
+
+fn parse_memory(text: &str) -> Result<u64, String> {
+    match parse_bytes(text)? {
+        bytes if bytes < LEAST_MEMORY => Err("too little to follow objects in; give at least 64KiB".into()),
+        bytes => Ok(bytes),
+    }
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ pub(super) fn run(args: &Record) -> Result<u8> {
         duration: args.duration,
         ring_bytes: args.buffer,
         max_depth: args.depth,
+        max_memory: args.max_memory,
         bpf_log: args.bpf_log,
     };
     let recording =

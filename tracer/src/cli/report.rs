@@ -28,8 +28,10 @@ pub(super) fn run(args: &Args) -> Result<u8> {
         report.retain(&regex);
     }
     let measure = match args.sort {
-        Sort::Bytes => Measure::Bytes,
-        Sort::Objects => Measure::Objects,
+        Sort::AllocBytes => Measure::AllocBytes,
+        Sort::AllocObjects => Measure::AllocObjects,
+        Sort::InuseBytes => Measure::LiveBytes,
+        Sort::InuseObjects => Measure::LiveObjects,
     };
     report.sort_by(measure);
     match &args.output {

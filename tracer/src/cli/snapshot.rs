@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 
-use super::args::{Snapshot as Args, SnapshotFormat as Format, SnapshotSort as Sort};
+use super::args::{Snapshot as Args, SnapshotFormat as Format, Sort};
 use super::find_process;
 use crate::base::{Error, Result};
 use crate::export::{json, pprof, snapshot as text};

@@ -68,10 +68,14 @@ pub(super) fn header(report: &Report, text: &mut String) {
         || "not known".into(),
         |c| format!("{:.3} of objects, {:.3} of bytes", c.objects, c.bytes),
     );
-    let (objects, bytes) = (format_count(totals.alloc_objects), format_bytes(totals.alloc_bytes));
     let cycles = match capture.missed_gc_cycles {
         0 => format_count(capture.gc_cycles),
         missed => format!("{}, {} missed", format_count(capture.gc_cycles), format_count(missed)),
+    };
+    let amount = |objects, bytes| format!("{} objects, {}", format_count(objects), format_bytes(bytes));
+    let live = match (totals.live_objects, totals.live_bytes) {
+        (Some(objects), Some(bytes)) => format!("{} after the latest GC cycle", amount(objects, bytes)),
+        _ => "not known".into(),
     };
     for (name, value) in [
         ("target", format!("{} (pid {}), {}", target.exe, target.pid, traits.join(", "))),
@@ -79,7 +83,8 @@ pub(super) fn header(report: &Report, text: &mut String) {
         ("events", format!("{}, {} lost", format_count(capture.events), format_count(capture.lost))),
         ("gc cycles", cycles),
         ("coverage", coverage),
-        ("total", format!("{objects} objects, {bytes}")),
+        ("allocated", amount(totals.alloc_objects, totals.alloc_bytes)),
+        ("alive", live),
     ] {
         line(text, &format!("{name:<10} {}", printable(&value)));
     }
@@ -89,7 +94,7 @@ fn table(report: &Report, options: &TableOptions, text: &mut String) {
     let rows = rows(&report.sites, options.grouping, options.sort);
     let (shown, rest) = rows.split_at(options.limit.unwrap_or(rows.len()).min(rows.len()));
     let total = options.sort.total(&report.totals);
-    let mut lines: Vec<[String; COLUMNS]> = vec![heading(options.sort)];
+    let mut lines: Vec<[String; COLUMNS]> = vec![heading()];
     let mut sum: u64 = 0;
     for row in shown {
         sum = sum.saturating_add(row.measure(options.sort));
@@ -98,21 +103,20 @@ fn table(report: &Report, options: &TableOptions, text: &mut String) {
     align(&lines, NUMBERS, text);
     if !rest.is_empty() {
         let left = rest.iter().fold(0, |sum: u64, row| sum.saturating_add(row.measure(options.sort)));
-        let left = match options.sort {
-            Measure::Objects => format!("{} objects", format_count(left)),
-            Measure::Bytes | Measure::Requested => format_bytes(left),
+        let left = match options.sort.is_bytes() {
+            true => format_bytes(left),
+            false => format!("{} objects", format_count(left)),
         };
         line(text, &format!("and {} more, of {left} together", format_count(rest.len() as u64)));
     }
 }
 
-const COLUMNS: usize = 7;
+const COLUMNS: usize = 9;
 /// Leading columns are numbers, set to the right.
-const NUMBERS: usize = 4;
+const NUMBERS: usize = 6;
 
-fn heading(sort: Measure) -> [String; COLUMNS] {
-    let bytes = if sort == Measure::Requested { "REQUESTED" } else { "BYTES" };
-    ["OBJECTS", bytes, "SHARE", "CUM", "KIND", "TYPE", "SITE"].map(String::from)
+fn heading() -> [String; COLUMNS] {
+    ["OBJECTS", "BYTES", "LIVE OBJ", "LIVE", "SHARE", "CUM", "KIND", "TYPE", "SITE"].map(String::from)
 }
 
 fn cells(row: &Row, sort: Measure, sum: u64, total: u64) -> [String; COLUMNS] {
@@ -120,10 +124,12 @@ fn cells(row: &Row, sort: Measure, sum: u64, total: u64) -> [String; COLUMNS] {
         0 => "-".into(),
         _ => format!("{:.1}%", 100.0 * part as f64 / total as f64),
     };
-    let bytes = if sort == Measure::Requested { row.requested } else { row.bytes };
+    let known = |value: Option<u64>, format: fn(u64) -> String| value.map_or("-".into(), format);
     [
         format_count(row.objects),
-        format_bytes(bytes),
+        format_bytes(row.bytes),
+        known(row.live_objects, format_count),
+        known(row.live_bytes, format_bytes),
         share(row.measure(sort)),
         share(sum),
         row.kind.name().into(),

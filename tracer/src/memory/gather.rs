@@ -76,7 +76,7 @@ mod tests {
             ranges in prop::collection::vec((0..20_000_u64, 0..300_usize), 0..50), sorted: bool
         ) {
             let mut memory = FakeMemory::new();
-            let content: Vec<u8> = (0..21_000_u32).map(|i| (i * 7 >> 3) as u8).collect();
+            let content: Vec<u8> = (0..21_000_u32).map(|i| ((i * 7) >> 3) as u8).collect();
             memory.write(0x1000, &content);
             let mut ranges: Vec<(u64, usize)> = ranges.into_iter().map(|(a, n)| (0x1000 + a, n)).collect();
             if sorted {

@@ -109,7 +109,8 @@ pub struct Calls {
 }
 
 impl Calls {
-    pub(super) fn add(&mut self, alloc: &Alloc) {
+    /// Counts an allocation; returns the index of its call.
+    pub(super) fn add(&mut self, alloc: &Alloc) -> u32 {
         let tally = Tally::of(alloc);
         let next = self.tallies.len();
         let call = Call { stack: alloc.stack, type_addr: alloc.type_addr, site: alloc.site };
@@ -122,6 +123,7 @@ impl Calls {
             first.late(index, alloc, tally);
             last.late(index, alloc, tally);
         }
+        index as u32
     }
 
     /// The counters were read at `time_ns`, after everything added so far.
@@ -133,16 +135,27 @@ impl Calls {
         });
     }
 
-    /// Each call with its sums: of the whole capture, and between the first and the
-    /// latest reading of the counters. In no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = (Call, Tally, Tally)> {
+    /// Each call with its sums, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = CallSums> {
         self.index.iter().map(|(call, &index)| {
-            let index = index as usize;
+            let at = index as usize;
             let counted = match &self.readings {
-                Some((first, last)) => last.tally(index) - first.tally(index),
+                Some((first, last)) => last.tally(at) - first.tally(at),
                 None => Tally::default(),
             };
-            (*call, self.tallies[index], counted)
+            CallSums { call: *call, index, all: self.tallies[at], counted }
         })
     }
+}
+
+/// What is known of one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallSums {
+    pub call: Call,
+    /// By which the live heap knows it.
+    pub index: u32,
+    /// Of the whole capture.
+    pub all: Tally,
+    /// Between the first and the latest reading of the runtime's counters.
+    pub counted: Tally,
 }

@@ -1,9 +1,10 @@
-//! What the events add up to: allocations by call, GC epochs, loss, counters (tier 2).
+//! What the events add up to: allocations by call, the live heap, GC epochs, loss (tier 2).
 //!
 //! [`State::apply`] is all there is to it: no I/O, no clock, so the same events give
 //! the same state. It keeps ids and addresses; `report` joins them with names.
 
 mod calls;
+mod live;
 #[cfg(test)]
 mod tests;
 
@@ -11,11 +12,12 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 
-pub use calls::{Call, Calls, Tally};
+pub use calls::{Call, CallSums, Calls, Tally};
+pub use live::{AGES, Alive, ByAge, Died, Fate, Growth, Live};
 
 use crate::event::{
-    Alloc, Assist, Baseline, Counters, End, Event, Frame, GcCycle, Inferred, SiteId, SiteInfo, StackId,
-    Start, TypeInfo,
+    Alloc, Assist, Baseline, Counters, End, Event, Frame, GcCycle, Inferred, Judged, SiteId, SiteInfo,
+    StackId, Start, TypeInfo,
 };
 
 /// Everything known after some events of a capture.
@@ -39,6 +41,10 @@ pub struct State {
     pub assists: HashMap<StackId, Durations>,
     /// Assists of goroutines whose next allocation is still to come.
     assisting: HashMap<u64, Durations>,
+    /// The objects still alive; `None`: they are not followed.
+    pub live: Option<Live>,
+    /// GC cycles judged in full, by the epoch that then began.
+    pub judged: BTreeMap<u32, JudgedCycle>,
     /// Cumulative (events, stacks) lost, by CPU.
     pub lost: BTreeMap<u32, (u64, u64)>,
     /// The first and the latest reading of the runtime's counters.
@@ -52,7 +58,8 @@ pub struct State {
     pub tiny_fits: u64,
     /// The latest time of any event, CLOCK_MONOTONIC nanoseconds; 0: none.
     pub latest_ns: u64,
-    /// The highest epoch any allocation carried.
+    /// The highest epoch known: every allocation of an earlier one has been applied, as
+    /// the world was stopped in between.
     pub latest_epoch: u32,
 }
 
@@ -76,6 +83,15 @@ impl Durations {
         self.total_ns = self.total_ns.saturating_add(other.total_ns);
         self.longest_ns = self.longest_ns.max(other.longest_ns);
     }
+}
+
+/// A GC cycle of which is known what survived it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JudgedCycle {
+    pub judged: Judged,
+    /// Survivors among the objects that are followed.
+    pub live_objects: u64,
+    pub live_bytes: u64,
 }
 
 impl State {
@@ -103,6 +119,7 @@ impl State {
             Event::Sites(sites) => self.sites.clone_from(sites),
             Event::GcEpoch { epoch, time_ns } => {
                 self.latest_ns = self.latest_ns.max(*time_ns);
+                self.latest_epoch = self.latest_epoch.max(*epoch);
                 self.gc_epochs.insert(*epoch, *time_ns);
             }
             Event::GcCycle(cycle) => {
@@ -116,6 +133,19 @@ impl State {
             Event::Stw(stop) => {
                 self.latest_ns = self.latest_ns.max(stop.end_ns);
                 self.stops.entry(stop.reason.clone()).or_default().add(stop.begin_ns, stop.end_ns);
+            }
+            Event::Follow { max_memory } => self.live = Some(Live::new(*max_memory)),
+            Event::Deaths { epoch, slots } => {
+                if let Some(live) = &mut self.live {
+                    live.deaths(*epoch, slots);
+                }
+            }
+            Event::Judged(judged) => {
+                if let Some(live) = &mut self.live {
+                    let (live_objects, live_bytes) = live.judged(judged.epoch, judged.time_ns);
+                    let cycle = JudgedCycle { judged: *judged, live_objects, live_bytes };
+                    self.judged.insert(judged.epoch, cycle);
+                }
             }
             Event::Lost { cpu, events, stacks } => {
                 let lost = self.lost.entry(*cpu).or_default();
@@ -151,6 +181,9 @@ impl State {
         {
             self.assists.entry(alloc.stack).or_default().merge(&assists);
         }
-        self.calls.add(alloc);
+        let call = self.calls.add(alloc);
+        if let Some(live) = &mut self.live {
+            live.born(call, alloc);
+        }
     }
 }

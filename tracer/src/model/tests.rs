@@ -20,7 +20,7 @@ fn state(events: &[Event]) -> State {
 }
 
 fn sums(state: &State) -> Vec<(Call, Tally, Tally)> {
-    let mut sums: Vec<_> = state.calls.iter().collect();
+    let mut sums: Vec<_> = state.calls.iter().map(|sums| (sums.call, sums.all, sums.counted)).collect();
     sums.sort_by_key(|(call, ..)| *call);
     sums
 }

@@ -7,6 +7,7 @@ mod baseline;
 pub mod gc;
 pub mod goroutines;
 mod kind;
+mod life;
 mod notes;
 mod sites;
 pub mod snapshot;
@@ -20,6 +21,7 @@ use regex::Regex;
 use serde::Serialize;
 
 pub use kind::Kind;
+pub use life::{Life, Survival};
 pub use sites::{Frame, Site};
 pub use table::{Grouping, Row, place, rows};
 
@@ -83,6 +85,8 @@ pub struct Capture {
     pub missed_gc_cycles: u64,
     /// `None` when the runtime's counters were not read twice.
     pub coverage: Option<Coverage>,
+    /// `None`: objects were not followed after their allocation.
+    pub following: Option<Following>,
     pub notes: Vec<String>,
 }
 
@@ -93,6 +97,18 @@ pub struct Coverage {
     pub bytes: f64,
 }
 
+/// What it took to know which objects are alive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Following {
+    /// GC cycles whose marks were read in full: as of the latest of them objects are alive.
+    pub judged_gc_cycles: u64,
+    /// What reading and comparing the marks of one cycle took the collector, at most.
+    pub longest_judgement_ns: u64,
+    /// Objects followed at the end, and the memory that takes.
+    pub objects: u64,
+    pub memory_bytes: u64,
+}
+
 /// Sums over all sites, shown or not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
@@ -101,38 +117,44 @@ pub struct Totals {
     pub alloc_bytes: u64,
     /// As asked for.
     pub requested_bytes: u64,
-    /// `None`: objects are not tracked after their allocation.
+    /// Survivors of the latest GC cycle that was judged; `None`: there was none.
     pub live_objects: Option<u64>,
     pub live_bytes: Option<u64>,
 }
 
-/// What sites are ordered and measured by.
+/// What sites are ordered and measured by: objects, or bytes by size class.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Measure {
-    /// Bytes by size class.
     #[default]
-    Bytes,
-    Objects,
-    /// Bytes asked for.
-    Requested,
+    AllocBytes,
+    AllocObjects,
+    /// What is not known to be alive counts as 0.
+    LiveBytes,
+    LiveObjects,
 }
 
 impl Measure {
     pub fn of(self, site: &Site) -> u64 {
         match self {
-            Measure::Bytes => site.alloc_bytes,
-            Measure::Objects => site.alloc_objects,
-            Measure::Requested => site.requested_bytes,
+            Measure::AllocBytes => site.alloc_bytes,
+            Measure::AllocObjects => site.alloc_objects,
+            Measure::LiveBytes => site.live_bytes.unwrap_or(0),
+            Measure::LiveObjects => site.live_objects.unwrap_or(0),
         }
     }
 
     /// Of the whole capture.
     pub fn total(self, totals: &Totals) -> u64 {
         match self {
-            Measure::Bytes => totals.alloc_bytes,
-            Measure::Objects => totals.alloc_objects,
-            Measure::Requested => totals.requested_bytes,
+            Measure::AllocBytes => totals.alloc_bytes,
+            Measure::AllocObjects => totals.alloc_objects,
+            Measure::LiveBytes => totals.live_bytes.unwrap_or(0),
+            Measure::LiveObjects => totals.live_objects.unwrap_or(0),
         }
+    }
+
+    pub fn is_bytes(self) -> bool {
+        matches!(self, Measure::AllocBytes | Measure::LiveBytes)
     }
 }
 
@@ -154,6 +176,7 @@ impl Report {
                 gc_cycles: state.gc_epochs.len() as u64,
                 missed_gc_cycles: gc::missed(state),
                 coverage,
+                following: following(state),
                 notes: Vec::new(),
             },
             target: target(start.target),
@@ -161,7 +184,8 @@ impl Report {
                 alloc_objects: sums.objects,
                 alloc_bytes: sums.bytes,
                 requested_bytes: sums.requested,
-                ..Totals::default()
+                live_objects: sums.live.map(|(objects, _)| objects),
+                live_bytes: sums.live.map(|(_, bytes)| bytes),
             },
             sites,
             before_attach: baseline::build(state),
@@ -171,7 +195,7 @@ impl Report {
             findings: [],
         };
         report.capture.notes = notes::all(state, &report, &sums);
-        report.sort_by(Measure::Bytes);
+        report.sort_by(Measure::AllocBytes);
         report
     }
 
@@ -206,6 +230,16 @@ fn target(target: crate::event::Target) -> Target {
 fn rfc3339(unix_ns: u64) -> String {
     // u64 nanoseconds end in the year 2554, within what RFC 3339 can write.
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_nanos(unix_ns)).to_string()
+}
+
+fn following(state: &State) -> Option<Following> {
+    let live = state.live.as_ref()?;
+    Some(Following {
+        judged_gc_cycles: state.judged.len() as u64,
+        longest_judgement_ns: state.judged.values().map(|cycle| cycle.judged.took_ns).max().unwrap_or(0),
+        objects: live.objects(),
+        memory_bytes: live.memory() as u64,
+    })
 }
 
 fn coverage(state: &State, sums: &Sums) -> Option<Coverage> {

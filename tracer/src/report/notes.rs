@@ -24,8 +24,7 @@ pub(super) fn all(state: &State, report: &Report, sums: &Sums) -> Vec<String> {
                 .into(),
         );
     }
-    notes
-        .push("objects are not followed after their allocation: live (pprof: inuse) objects and bytes are not known".into());
+    notes.extend(life(state));
     notes
 }
 
@@ -59,6 +58,62 @@ fn before_attach(state: &State, report: &Report) -> Option<String> {
         "what was alive before the capture is unknown: the program's heap profiler is off (MemProfileRate 0)"
             .into()
     })
+}
+
+/// What of the live numbers is uncertain, or why there are none.
+fn life(state: &State) -> Vec<String> {
+    let Some(live) = &state.live else {
+        return vec![
+            "objects are not followed after their allocation: live (pprof: inuse) objects and bytes \
+             are not known"
+                .into(),
+        ];
+    };
+    let mut notes = Vec::new();
+    let unjudged = state.gc_epochs.keys().filter(|epoch| !state.judged.contains_key(epoch)).count() as u64;
+    match live.latest_judged() {
+        None => notes.push(
+            "no GC cycle ended during the capture, or none could be judged: which objects are alive is not \
+             known; record for longer"
+                .into(),
+        ),
+        Some(latest) => {
+            let last = state.gc_epochs.last_key_value().map_or(latest, |(epoch, _)| *epoch);
+            if last > latest {
+                notes.push(format!(
+                    "live objects are as of a GC cycle {} before the last one, whose marks could not all be \
+                     read in time",
+                    format_count(u64::from(last - latest))
+                ));
+            }
+        }
+    }
+    if unjudged > 0 {
+        notes.push(format!(
+            "the marks of {} of {} GC cycles could not all be read before the next: what died in these \
+             counts as dead later, at a greater age",
+            format_count(unjudged),
+            format_count(state.gc_epochs.len() as u64)
+        ));
+    }
+    if let Some((calls, rarest)) = live.sampled() {
+        notes.push(format!(
+            "--max-memory was reached: the objects of {} calls are followed one in up to {}; their live \
+             and died numbers are estimates",
+            format_count(calls as u64),
+            format_count(rarest)
+        ));
+    }
+    if live.unslotted() > 0 {
+        let count = format_count(live.unslotted());
+        notes.push(format!("objects not followed, as their size class is unknown: {count}"));
+    }
+    if state.lost.values().any(|lost| lost.0 > 0) {
+        notes.push(
+            "an object whose slot was used again by a lost allocation counts as alive in its stead".into(),
+        );
+    }
+    notes
 }
 
 fn loss(state: &State) -> Vec<String> {

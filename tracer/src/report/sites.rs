@@ -6,11 +6,12 @@ use hashbrown::HashMap;
 use serde::Serialize;
 
 use super::kind::{Kind, classify, is_runtime};
+use super::life::{Life, Lives};
 use crate::event::{self, StackId};
-use crate::model::{Call, State, Tally};
+use crate::model::{Call, CallSums, State, Tally};
 
 /// Allocations of one type, by one kind of expression, from one stack.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Site {
     /// A hash of frames, type and kind: the same in every capture of the same program.
     pub id: String,
@@ -22,9 +23,12 @@ pub struct Site {
     /// By size class.
     pub alloc_bytes: u64,
     pub requested_bytes: u64,
-    /// `None`: objects are not tracked after their allocation.
+    /// Survivors of the latest GC cycle that was judged; `None`: there was none.
     pub live_objects: Option<u64>,
+    /// By size class.
     pub live_bytes: Option<u64>,
+    /// `None`: objects were not followed.
+    pub life: Option<Life>,
     /// Innermost first.
     pub frames: Vec<Frame>,
 }
@@ -63,6 +67,8 @@ pub(super) struct Sums {
     pub(super) unknown_addresses: u64,
     /// Objects whose stack was lost.
     pub(super) stackless_objects: u64,
+    /// Objects and bytes that survived the latest GC cycle that was judged.
+    pub(super) live: Option<(u64, u64)>,
 }
 
 /// What makes two allocations belong to one site. Frames are indices of interned ones.
@@ -80,14 +86,24 @@ struct Amount {
     requested: u64,
 }
 
+/// What a site is made of.
+#[derive(Debug, Default)]
+struct Parts {
+    amount: Amount,
+    /// Of the frames.
+    addresses: Vec<u64>,
+    /// Indices.
+    calls: Vec<u32>,
+}
+
 /// The sites of a capture, in no particular order, and their sums.
 pub(super) fn build(state: &State) -> (Vec<Site>, Sums) {
     let mut sums = Sums::default();
     let mut stacks = Stacks::new(state);
-    let mut sites: BTreeMap<SiteKey, (Amount, Vec<u64>)> = BTreeMap::new();
-    let mut calls: Vec<(Call, Tally, Tally)> = state.calls.iter().collect();
-    calls.sort_unstable_by_key(|(call, ..)| *call);
-    for (call, all, counted) in calls {
+    let mut sites: BTreeMap<SiteKey, Parts> = BTreeMap::new();
+    let mut calls: Vec<CallSums> = state.calls.iter().collect();
+    calls.sort_unstable_by_key(|sums| sums.call);
+    for CallSums { call, index, all, counted } in calls {
         let resolved = Resolved::new(state, &call);
         let amount = resolved.amount(&all);
         sums.add(&resolved, &all, amount);
@@ -97,15 +113,25 @@ pub(super) fn build(state: &State) -> (Vec<Site>, Sums) {
         sums.stackless_objects += if stack.lost { all.objects } else { 0 };
         let kind = stack.kind(&resolved.type_name);
         let key = SiteKey { frames: stack.frames.clone(), type_name: resolved.type_name, kind };
-        let (sum, _) = sites.entry(key).or_insert_with(|| (Amount::default(), stack.addresses.clone()));
-        sum.objects += amount.objects;
-        sum.bytes = sum.bytes.wrapping_add(amount.bytes);
-        sum.requested = sum.requested.wrapping_add(amount.requested);
+        let parts = sites
+            .entry(key)
+            .or_insert_with(|| Parts { addresses: stack.addresses.clone(), ..Parts::default() });
+        parts.amount.objects += amount.objects;
+        parts.amount.bytes = parts.amount.bytes.wrapping_add(amount.bytes);
+        parts.amount.requested = parts.amount.requested.wrapping_add(amount.requested);
+        parts.calls.push(index);
     }
     sums.unknown_addresses = stacks.unknown.len() as u64;
     let frames = stacks.interned;
-    let sites =
-        sites.into_iter().map(|(key, (sum, addresses))| site(key, sum, &addresses, &frames)).collect();
+    let lives = state.live.as_ref().map(Lives::new);
+    let sites: Vec<Site> =
+        sites.into_iter().map(|(key, parts)| site(key, &parts, lives.as_ref(), &frames)).collect();
+    let live = |site: &Site| Some((site.live_objects?, site.live_bytes?));
+    sums.live = state.live.as_ref().and_then(|live| live.latest_judged()).map(|_| {
+        sites.iter().filter_map(live).fold((0, 0), |(objects, bytes), (o, b)| {
+            (u64::wrapping_add(objects, o), u64::wrapping_add(bytes, b))
+        })
+    });
     (sites, sums)
 }
 
@@ -125,11 +151,16 @@ pub(super) fn named_frames(state: &State, stack: StackId) -> Vec<Frame> {
         .collect()
 }
 
-fn site(key: SiteKey, sum: Amount, addresses: &[u64], interned: &[event::Frame]) -> Site {
+fn site(key: SiteKey, parts: &Parts, lives: Option<&Lives<'_>>, interned: &[event::Frame]) -> Site {
+    let sum = parts.amount;
+    let (live, life) = match lives.map(|lives| lives.of(&parts.calls)) {
+        Some((live, life)) => (live, Some(life)),
+        None => (None, None),
+    };
     let frames: Vec<Frame> = key
         .frames
         .iter()
-        .zip(addresses)
+        .zip(&parts.addresses)
         .filter_map(|(&i, &address)| interned.get(i as usize).map(|f| (f, address)))
         .map(|(f, address)| Frame {
             function: f.function.clone(),
@@ -146,8 +177,9 @@ fn site(key: SiteKey, sum: Amount, addresses: &[u64], interned: &[event::Frame])
         alloc_objects: sum.objects,
         alloc_bytes: sum.bytes,
         requested_bytes: sum.requested,
-        live_objects: None,
-        live_bytes: None,
+        live_objects: live.map(|(objects, _)| objects),
+        live_bytes: live.map(|(_, bytes)| bytes),
+        life,
         frames,
     }
 }

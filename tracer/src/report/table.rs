@@ -19,7 +19,9 @@ pub enum Grouping {
 pub struct Row {
     pub objects: u64,
     pub bytes: u64,
-    pub requested: u64,
+    /// `None`: nobody knows.
+    pub live_objects: Option<u64>,
+    pub live_bytes: Option<u64>,
     pub kind: Kind,
     pub type_name: String,
     /// `main.handle`, by line with ` handler.go:17`.
@@ -29,9 +31,10 @@ pub struct Row {
 impl Row {
     pub fn measure(&self, measure: Measure) -> u64 {
         match measure {
-            Measure::Bytes => self.bytes,
-            Measure::Objects => self.objects,
-            Measure::Requested => self.requested,
+            Measure::AllocBytes => self.bytes,
+            Measure::AllocObjects => self.objects,
+            Measure::LiveBytes => self.live_bytes.unwrap_or(0),
+            Measure::LiveObjects => self.live_objects.unwrap_or(0),
         }
     }
 }
@@ -44,19 +47,25 @@ pub fn rows(sites: &[Site], grouping: Grouping, measure: Measure) -> Vec<Row> {
         let row = groups.entry((place.clone(), site.type_name.as_str(), site.kind)).or_insert_with(|| Row {
             objects: 0,
             bytes: 0,
-            requested: 0,
+            live_objects: None,
+            live_bytes: None,
             kind: site.kind,
             type_name: site.type_name.clone(),
             place,
         });
         row.objects += site.alloc_objects;
         row.bytes = row.bytes.saturating_add(site.alloc_bytes);
-        row.requested = row.requested.saturating_add(site.requested_bytes);
+        row.live_objects = plus(row.live_objects, site.live_objects);
+        row.live_bytes = plus(row.live_bytes, site.live_bytes);
     }
     let mut rows: Vec<Row> = groups.into_values().collect();
     // The map's order stands among equals.
     rows.sort_by_key(|row| std::cmp::Reverse((row.measure(measure), row.bytes, row.objects)));
     rows
+}
+
+fn plus(sum: Option<u64>, more: Option<u64>) -> Option<u64> {
+    more.map_or(sum, |more| Some(sum.unwrap_or(0).saturating_add(more)))
 }
 
 /// Where a stack is, for people: its innermost function, and by line also that.

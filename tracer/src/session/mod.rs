@@ -2,6 +2,7 @@
 
 mod enrich;
 mod gc;
+mod judge;
 mod record;
 mod snapshot;
 

@@ -5,19 +5,19 @@ use std::io::Write;
 use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use nix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 use tracer_common::GcAddresses;
 
 use super::enrich::Enricher;
-use crate::base::{Error, Result};
+use super::judge::Judge;
+use crate::base::{Error, Result, monotonic_ns};
 use crate::capture::Writer;
 use crate::event::{Baseline, BaselineRow, End, EndReason, Event, SiteInfo, Start};
 use crate::memory::LiveMemory;
 use crate::model::State;
 use crate::plan::ProbePlan;
-use crate::runtime::{Bucket, CounterReader, GcRecord, Layout, ProfileReader};
+use crate::runtime::{Bucket, CounterReader, GcRecord, Layout, ProfileReader, SpanReader};
 use crate::source::live::{AttachOptions, GoidOffsets, LiveSource, Method};
 use crate::target::{Ended, Identity, Watch};
 
@@ -29,6 +29,8 @@ pub struct Options {
     pub ring_bytes: u64,
     pub max_depth: u32,
     pub bpf_log: bool,
+    /// Bytes that following objects may take.
+    pub max_memory: u64,
 }
 
 /// A recording that has ended.
@@ -44,6 +46,9 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// The same in the first second, so that coverage is known of programs that soon end.
 const EARLY_TICK: Duration = Duration::from_millis(100);
+
+/// How long a recording that ends waits for the spans of the latest GC cycle to be swept.
+const LAST_JUDGEMENT: Duration = Duration::from_millis(500);
 
 /// Rows of the baseline in one event, so that no event outgrows a frame of the file.
 const BASELINE_ROWS: usize = 256;
@@ -75,6 +80,7 @@ pub async fn record<W: Write>(
     let mut recorder = Recorder::start(target, &layout, &plan, &memory, writer)?;
     let mut source = LiveSource::attach(&attach_options(target, &layout, &plan, gc_addresses, options))?;
     recorder.read_counters()?;
+    recorder.follow(target, &layout, &source, options.max_memory).await?;
     ready()?;
 
     let mut gone = pin!(watch.wait());
@@ -88,6 +94,7 @@ pub async fn record<W: Write>(
                 Some(batch) => recorder.take(batch)?,
                 None => return Err(Error::failed("the eBPF program's events ended unexpectedly")),
             },
+            () = until(recorder.judgement_due()) => recorder.judge(&watch)?,
             _ = tick.tick() => {
                 recorder.read_counters()?;
                 recorder.writer.flush()?;
@@ -105,6 +112,7 @@ pub async fn record<W: Write>(
         }
     };
     recorder.read_counters()?;
+    recorder.judge_the_rest(&mut source, &watch).await?;
     source.detach();
     while let Some(batch) = source.recv().await {
         recorder.take(batch)?;
@@ -150,6 +158,13 @@ pub(super) fn stop_signal() -> Result<impl Future<Output = ()>> {
     })
 }
 
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 pub(super) async fn elapsed(duration: Option<Duration>) {
     match duration {
         Some(duration) => tokio::time::sleep(duration).await,
@@ -162,6 +177,7 @@ struct Recorder<'a, W: Write> {
     enricher: Enricher<'a>,
     memory: &'a LiveMemory,
     counters: Option<CounterReader>,
+    judge: Option<Judge<LiveMemory>>,
     writer: Writer<W>,
     state: State,
     /// Reused between events.
@@ -180,6 +196,7 @@ impl<'a, W: Write> Recorder<'a, W> {
             enricher: Enricher::new(target, layout, plan, memory)?,
             memory,
             counters: None,
+            judge: None,
             writer,
             state: State::default(),
             explanations: Vec::new(),
@@ -195,6 +212,60 @@ impl<'a, W: Write> Recorder<'a, W> {
             Err(e) => recorder.put(Event::Note(format!("coverage is unknown: {e}")))?,
         }
         Ok(recorder)
+    }
+
+    /// Begins to follow objects until they die. Where that is not possible, allocations
+    /// are recorded all the same.
+    async fn follow(
+        &mut self,
+        target: &Identity,
+        layout: &Layout,
+        source: &LiveSource,
+        max_memory: u64,
+    ) -> Result<()> {
+        let judge = match SpanReader::new(&target.binary, layout, target.target.load_bias) {
+            Ok(reader) => Judge::start(reader, *self.memory, source).await,
+            Err(e) => Err(e),
+        };
+        match judge {
+            Ok(judge) => {
+                self.judge = Some(judge);
+                self.put(Event::Follow { max_memory })
+            }
+            Err(e) => self.put(Event::Note(format!("which objects are alive is unknown: {e}"))),
+        }
+    }
+
+    fn judgement_due(&self) -> Option<Instant> {
+        self.judge.as_ref()?.due(&self.state)
+    }
+
+    fn judge(&mut self, watch: &Watch) -> Result<()> {
+        let Some(judge) = &mut self.judge else { return Ok(()) };
+        let events = judge.judge(&self.state);
+        // What was read may be another program's memory by now.
+        if watch.ended().is_some() {
+            return Ok(());
+        }
+        events.into_iter().try_for_each(|event| self.put(event))
+    }
+
+    /// Judges the latest cycle, as far as its spans get swept in time.
+    async fn judge_the_rest(&mut self, source: &mut LiveSource, watch: &Watch) -> Result<()> {
+        let deadline = Instant::now() + LAST_JUDGEMENT;
+        while let Some(due) = self.judgement_due()
+            && Instant::now() < deadline
+            && watch.ended().is_none()
+        {
+            tokio::select! {
+                batch = source.recv() => match batch {
+                    Some(batch) => self.take(batch)?,
+                    None => return Ok(()),
+                },
+                () = until(Some(due)) => self.judge(watch)?,
+            }
+        }
+        Ok(())
     }
 
     /// Reads what the runtime's own heap profiler has sampled so far.
@@ -285,11 +356,6 @@ fn alive(bucket: &Bucket, rate: i64) -> Option<BaselineRow> {
         alloc_objects: amounts.alloc_objects,
         alloc_bytes: amounts.alloc_bytes,
     })
-}
-
-/// Nanoseconds of CLOCK_MONOTONIC, the clock of all events.
-fn monotonic_ns() -> u64 {
-    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |t| Duration::from(t).as_nanos() as u64)
 }
 
 fn start_of(target: &Identity) -> Start {

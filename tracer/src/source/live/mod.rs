@@ -10,6 +10,7 @@ mod object;
 mod reader;
 mod uprobe_multi;
 
+use aya::maps::{Array, Map};
 use tokio::sync::mpsc;
 use tracer_common::GcAddresses;
 
@@ -76,6 +77,8 @@ pub struct LiveSource {
     probes: Option<attach::Probes>,
     events: mpsc::Receiver<Vec<Event>>,
     reader: reader::Reader,
+    /// The program's map EPOCH.
+    epochs: Map,
 }
 
 impl LiveSource {
@@ -86,10 +89,11 @@ impl LiveSource {
     /// or the user's rights do not allow it. Failed: the process has ended.
     pub fn attach(options: &AttachOptions<'_>) -> Result<LiveSource> {
         let mut program = object::Program::load(options)?;
+        let epochs = reader::take(&mut program.ebpf, "EPOCH")?;
         let (reader, events) = reader::Reader::start(&mut program.ebpf, options.bpf_log)?;
         let method = program.method();
         let probes = attach::attach(program, options)?;
-        Ok(LiveSource { method, probes: Some(probes), events, reader })
+        Ok(LiveSource { method, probes: Some(probes), events, reader, epochs })
     }
 
     /// How the probes were attached: `Multi` or `Perf`.
@@ -108,6 +112,14 @@ impl LiveSource {
     /// As [`LiveSource::recv`], for callers outside an async runtime.
     pub fn blocking_recv(&mut self) -> Option<Vec<Event>> {
         self.events.blocking_recv()
+    }
+
+    /// GC cycles whose end of marking the probes have seen.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn epoch(&self) -> Result<u32> {
+        Array::try_from(&self.epochs).and_then(|epochs| epochs.get(&0, 0)).map_err(object::map_error)
     }
 
     /// Removes the probes (20 to 60 ms with `Method::Multi`); what they sent until now

@@ -1,0 +1,190 @@
+//! Which objects are alive, against a program that knows which of its objects are.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use tests::report::Site;
+use tests::{GoLine, NEWEST, PATIENCE, Process, Report, Variant, build, end_recording};
+use tests::{await_recording, heaptap, matrix, start_recording, start_target};
+
+/// What the program says after each step.
+#[derive(Debug, Deserialize)]
+struct Truth {
+    alive: BTreeMap<String, Amount>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+struct Amount {
+    objects: u64,
+    bytes: u64,
+}
+
+fn step(target: &mut Process, command: &str) -> Result<Truth> {
+    target.send(command)?;
+    let line = target.stdout_line(|line| line.starts_with('{'), PATIENCE)?;
+    serde_json::from_str(&line).context("the truth")
+}
+
+/// The sites at which a place makes its objects; where an allocation starts a GC cycle, the
+/// runtime may allocate for itself.
+fn sites_of<'r>(report: &'r Report, place: &str) -> impl Iterator<Item = &'r Site> {
+    let function = format!("main.{place}");
+    report.sites.iter().filter(move |site| {
+        site.kind != "runtime" && site.own_frames().first().is_some_and(|frame| frame.function == function)
+    })
+}
+
+/// Where a report and the truth disagree. `new`: whether what no cycle has judged yet
+/// counts as alive.
+fn differences(report: &Report, truth: &Truth, new: bool) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (place, want) in &truth.alive {
+        let mut got = Amount::default();
+        for site in sites_of(report, place) {
+            let unjudged = site.life.as_ref().map_or(0, |life| life.new_objects);
+            got.objects += site.live_objects.unwrap_or(0) + if new { unjudged } else { 0 };
+            got.bytes += site.live_bytes.unwrap_or(0);
+        }
+        if got.objects != want.objects || !new && got.bytes != want.bytes {
+            wrong.push(format!("{place}: {want:?} are alive, not {got:?}"));
+        }
+    }
+    wrong
+}
+
+/// Records the program while it obeys the commands; returns the last truth it told.
+fn record(line: GoLine, variant: Variant, commands: &[&str]) -> Result<(Report, Truth)> {
+    let scratch = tempfile::tempdir()?;
+    let file = scratch.path().join("lives.heaptap");
+    let mut target = start_target(&build("lives", line, variant)?, &[])?;
+    let recording = start_recording(target.pid(), &file)?;
+    let mut truth = None;
+    for command in commands {
+        truth = Some(step(&mut target, command)?);
+    }
+    end_recording(recording)?;
+    Ok((Report::of(&file)?, truth.context("a command")?))
+}
+
+/// After the last GC cycle the report must be the truth.
+fn check(line: GoLine, variant: Variant, commands: &[&str]) -> Result<Report> {
+    let (report, truth) = record(line, variant, commands)?;
+    let wrong = differences(&report, &truth, false);
+    ensure!(wrong.is_empty(), "{commands:?}: {}\n{:?}", wrong.join("\n"), report.capture);
+    for (place, want) in &truth.alive {
+        for site in sites_of(&report, place) {
+            let life = site.life.as_ref().context("a life")?;
+            let all = site.live_objects.context("judged")? + life.died_objects + life.new_objects;
+            ensure!(all == site.alloc_objects, "{place}, {want:?}: {all} of {}", site.alloc_objects);
+        }
+    }
+    Ok(report)
+}
+
+mod privileged {
+    use super::*;
+
+    fn check_all(check: impl Fn(GoLine, Variant) -> Result<()>) {
+        let failures: Vec<String> = matrix()
+            .expect("Go lines")
+            .into_iter()
+            .filter_map(|(line, variant)| {
+                Some(format!("Go {line} {variant}: {:#}", check(line, variant).err()?))
+            })
+            .collect();
+        assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+    }
+
+    #[test]
+    fn after_a_collection_the_living_are_known_exactly() {
+        check_all(|line, variant| check(line, variant, &["hold", "gc", "drop", "gc"]).map(drop));
+    }
+
+    #[test]
+    fn slots_that_are_used_again_do_not_confuse() {
+        check_all(|line, variant| {
+            let commands = ["hold", "gc", "drop", "gc", "hold"];
+            // Two of three are kept, and what is made in `hold` and dropped is not judged.
+            let (report, truth) = record(line, variant, &commands)?;
+            for (place, want) in &truth.alive {
+                let sum = |of: fn(&Site) -> u64| sites_of(&report, place).map(of).sum::<u64>();
+                let followed =
+                    sum(|s| s.live_objects.unwrap_or(0) + s.life.as_ref().map_or(0, |l| l.new_objects));
+                let died = sum(|s| s.life.as_ref().map_or(0, |life| life.died_objects));
+                let made = sum(|s| s.alloc_objects);
+                ensure!(followed + died == made, "{place}: {followed} + {died} of {made}");
+                ensure!(followed >= want.objects, "{place}: {want:?} are alive, but {followed} known");
+            }
+            check(line, variant, &["hold", "gc", "drop", "gc", "hold", "gc"]).map(drop)
+        });
+    }
+
+    #[test]
+    fn collections_that_follow_each_other_miss_nobody() {
+        check_all(|line, variant| {
+            let report = check(line, variant, &["storm 4", "gc"])?;
+            let following = report.capture.following.context("followed")?;
+            ensure!(report.capture.gc_cycles > 50, "only {} cycles", report.capture.gc_cycles);
+            let said = report.capture.notes.iter().any(|note| note.starts_with("the marks of "));
+            let missed = following.judged_gc_cycles < report.capture.gc_cycles;
+            ensure!(said == missed, "{} of {} judged", following.judged_gc_cycles, report.capture.gc_cycles);
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn little_memory_makes_estimates_and_says_so() -> Result<()> {
+        let scratch = tempfile::tempdir()?;
+        let file = scratch.path().join("little.heaptap");
+        let mut target = start_target(&build("lives", NEWEST, Variant::Stripped)?, &[])?;
+        let mut little = heaptap();
+        little.args(["record", "--max-memory", "64KiB", "--pid", &target.pid().to_string(), "-o"]).arg(&file);
+        let mut recording = Process::spawn(&mut little)?;
+        await_recording(&mut recording)?;
+        for _ in 0..4 {
+            step(&mut target, "hold")?;
+        }
+        let truth = step(&mut target, "gc")?;
+        end_recording(recording)?;
+        let report = Report::of(&file)?;
+        assert!(report.capture.notes.iter().any(|note| note.contains("estimates")), "{:?}", report.capture);
+        let alive: u64 = truth.alive.values().map(|amount| amount.objects).sum();
+        let estimate: u64 = report.sites.iter().filter_map(|site| site.live_objects).sum();
+        // Some thousands are followed, of 40,000.
+        let ratio = estimate as f64 / alive as f64;
+        assert!((0.8..1.2).contains(&ratio), "{estimate} of {alive}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_replay_without_root_gives_the_same_bytes() -> Result<()> {
+        let scratch = tempfile::tempdir()?;
+        // For anybody to read and run.
+        fs::set_permissions(scratch.path(), Permissions::from_mode(0o755))?;
+        let (file, program) = (scratch.path().join("replay.heaptap"), scratch.path().join("heaptap"));
+        tests::copy_program(heaptap().get_program(), &program)?;
+        let mut target = start_target(&build("lives", NEWEST, Variant::Stripped)?, &[])?;
+        let pid = target.pid().to_string();
+        let mut recording = Process::spawn(
+            Command::new(&program).args(["record", "--json", "--pid", &pid, "-o"]).arg(&file),
+        )?;
+        await_recording(&mut recording)?;
+        for command in ["hold", "gc", "storm 2", "drop", "gc"] {
+            step(&mut target, command)?;
+        }
+        drop(target);
+        let recorded = recording.wait(PATIENCE)?;
+        ensure!(recorded.status.success(), "{}", recorded.stderr);
+        let mut replay = Command::new(&program);
+        replay.arg("report").arg(&file).arg("--json").uid(65534).gid(65534);
+        let replayed = Process::spawn(&mut replay)?.wait(PATIENCE)?;
+        ensure!(replayed.status.success(), "{}", replayed.stderr);
+        ensure!(recorded.stdout.len() > 10_000 && recorded.stdout == replayed.stdout, "the reports differ");
+        Ok(())
+    }
+}

@@ -1,0 +1,374 @@
+//! The live heap as a shadow of Go's: which of the objects seen are still alive.
+//!
+//! Objects are kept by the page their slot begins in, four to eight bytes each; a GC
+//! cycle is an AND of their bits with Go's mark bits, page by page. Nothing here reads
+//! memory: the session hands in what became of each page ([`Fate`]), gets the dead, and
+//! puts them into the event stream, from which alone the state changes.
+
+mod cohorts;
+mod growth;
+mod page;
+#[cfg(test)]
+mod tests;
+
+use hashbrown::HashMap;
+
+use cohorts::Cohorts;
+pub use growth::Growth;
+use growth::History;
+pub use page::Fate;
+use page::{Object, PAGE, Page};
+
+use crate::event::{Alloc, UNKNOWN_SLOT};
+
+/// Bytes of a block that tiny objects share (runtime/malloc.go `maxTinySize`).
+const TINY_BLOCK: u64 = 16;
+/// Slots above this may begin with a header of 8 bytes, before which no pointer points;
+/// they are multiples of 64 bytes (runtime/malloc.go `minSizeForMallocHeader`,
+/// runtime/sizeclasses.go).
+const MAX_WITHOUT_HEADER: u64 = 512;
+/// The least slot (runtime/sizeclasses.go).
+const MIN_SLOT: u64 = 8;
+
+/// Ranges of age in GC cycles that objects are counted by: 0, 1, 2 to 3, 4 to 7, … and
+/// 64 or more.
+pub const AGES: usize = 8;
+
+/// Objects by their age.
+pub type ByAge = [u64; AGES];
+
+fn age_range(cycles: u32) -> usize {
+    cycles.checked_ilog2().map_or(0, |log| log as usize + 1).min(AGES - 1)
+}
+
+/// What became of one call's objects that died.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Died {
+    pub objects: u64,
+    pub bytes: u64,
+    /// Objects, by the GC cycles they had survived.
+    pub after: ByAge,
+}
+
+/// Objects of one call that are not known to be dead.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Alive {
+    /// Survivors of the latest cycle that was judged.
+    pub objects: u64,
+    pub bytes: u64,
+    /// Survivors, by the GC cycles they have survived.
+    pub after: ByAge,
+    /// Allocated since that cycle ended its marking: nobody has looked at them yet.
+    pub new_objects: u64,
+    pub new_bytes: u64,
+}
+
+/// Everything that is followed.
+#[derive(Debug)]
+pub struct Live {
+    /// By address divided by `PAGE`.
+    pages: HashMap<u64, Page>,
+    /// Bytes that `pages` take.
+    page_memory: usize,
+    cohorts: Cohorts,
+    /// By call, as far as any have died.
+    died: Vec<Died>,
+    /// By call: of its objects one in 2 to this power is followed.
+    thinned: Vec<u32>,
+    history: History,
+    /// Epoch begun by the latest cycle that was judged in full.
+    judged: Option<u32>,
+    /// Objects not followed, as their slot's size is not known.
+    unslotted: u64,
+    max_memory: usize,
+    /// Bytes from which on objects are sampled.
+    thin_at: usize,
+}
+
+impl Live {
+    /// Follows objects in at most `max_memory` bytes; what cannot be followed in these is
+    /// sampled, those calls first that have most objects.
+    pub(super) fn new(max_memory: u64) -> Live {
+        let max_memory = usize::try_from(max_memory).unwrap_or(usize::MAX);
+        Live {
+            pages: HashMap::new(),
+            page_memory: 0,
+            cohorts: Cohorts::default(),
+            died: Vec::new(),
+            thinned: Vec::new(),
+            history: History::default(),
+            judged: None,
+            unslotted: 0,
+            max_memory,
+            thin_at: max_memory,
+        }
+    }
+
+    /// An object of the call with this index.
+    pub(super) fn born(&mut self, call: u32, alloc: &Alloc) {
+        if alloc.slot == UNKNOWN_SLOT {
+            self.unslotted += 1;
+            return;
+        }
+        let fits = alloc.slot == 0;
+        let size = if fits { TINY_BLOCK } else { alloc.slot.max(MIN_SLOT) };
+        let aligned = size == TINY_BLOCK || size > MAX_WITHOUT_HEADER;
+        let addr = if aligned { alloc.ptr & !15 } else { alloc.ptr };
+        let number = addr / PAGE;
+        // Who was there before is dead: the whole page when its slots had another size.
+        match self.pages.get(&number) {
+            Some(page) if page.size != size => self.bury_page(number, alloc.epoch),
+            Some(_) if !fits => self.bury_slot(number, addr, alloc.epoch),
+            _ => {}
+        }
+        if !is_followed(addr - addr % PAGE + addr % PAGE / size * size, self.level(call)) {
+            return;
+        }
+        let bytes = if fits { 0 } else { size };
+        let Some(cohort) = self.cohorts.join(call, alloc.epoch, bytes) else { return };
+        let page = self.pages.entry(number).or_insert_with(|| {
+            let page = Page::new(size);
+            self.page_memory += page.memory();
+            page
+        });
+        let before = page.memory();
+        page.add(page.slot(addr), Object { cohort, fits });
+        self.page_memory = self.page_memory + page.memory() - before;
+        if self.of_objects() > self.thin_at {
+            self.thin_out();
+        }
+    }
+
+    /// Bytes that depend on how many objects are followed.
+    fn of_objects(&self) -> usize {
+        self.page_memory + self.cohorts.memory()
+    }
+
+    fn bury_page(&mut self, number: u64, epoch: u32) {
+        let Some(mut page) = self.pages.remove(&number) else { return };
+        self.page_memory -= page.memory();
+        let size = page.size;
+        page.retain(
+            |_, _| false,
+            |object| bury(&mut self.cohorts, &mut self.died, &self.thinned, object, size, epoch),
+        );
+    }
+
+    fn bury_slot(&mut self, number: u64, addr: u64, epoch: u32) {
+        let Some(page) = self.pages.get_mut(&number) else { return };
+        let size = page.size;
+        page.empty_slot(page.slot(addr), |object| {
+            bury(&mut self.cohorts, &mut self.died, &self.thinned, object, size, epoch);
+        });
+    }
+
+    /// Which of the followed objects from before `epoch` are dead, by their slots as in
+    /// [`crate::event::Event::Deaths`]. `fate` says what became of the page at an address.
+    pub fn dead<'a>(&self, epoch: u32, mut fate: impl FnMut(u64) -> Fate<'a>) -> Vec<u64> {
+        let mut numbers: Vec<u64> = self.pages.keys().copied().collect();
+        numbers.sort_unstable();
+        let mut dead = Vec::new();
+        for number in numbers {
+            let page = &self.pages[&number];
+            let start = number * PAGE;
+            page.dead(
+                fate(start),
+                |cohort| self.cohorts.get(cohort).epoch < epoch,
+                |slot| dead.push(start + slot as u64 * page.size),
+            );
+        }
+        dead
+    }
+
+    /// Whether any object is followed whose slot begins in the page at this address.
+    pub fn follows(&self, addr: u64) -> bool {
+        self.pages.contains_key(&(addr / PAGE))
+    }
+
+    /// Objects in these slots from before `epoch` have died.
+    pub(super) fn deaths(&mut self, epoch: u32, slots: &[u64]) {
+        for of_page in slots.chunk_by(|a, b| a / PAGE == b / PAGE) {
+            let Some(number) = of_page.first().map(|addr| addr / PAGE) else { continue };
+            let Some(page) = self.pages.get_mut(&number) else { continue };
+            let before = page.memory();
+            let size = page.size;
+            let mut dead: Vec<usize> = of_page.iter().map(|&addr| page.slot(addr)).collect();
+            // Ascending in a capture of ours.
+            dead.sort_unstable();
+            let mut gone: Vec<Object> = Vec::new();
+            let cohorts = &self.cohorts;
+            let lives = |slot: usize, object: Object| {
+                cohorts.get(object.cohort).epoch >= epoch || dead.binary_search(&slot).is_err()
+            };
+            page.retain(lives, |object| gone.push(object));
+            for object in gone {
+                bury(&mut self.cohorts, &mut self.died, &self.thinned, object, size, epoch);
+            }
+            if page.is_empty() {
+                self.page_memory -= before;
+                self.pages.remove(&number);
+            } else {
+                page.shrink();
+                self.page_memory = self.page_memory + page.memory() - before;
+            }
+        }
+    }
+
+    /// The cycle before `epoch` was judged in full. Returns objects and bytes of the
+    /// survivors.
+    pub(super) fn judged(&mut self, epoch: u32, time_ns: u64) -> (u64, u64) {
+        self.judged = Some(epoch);
+        let (mut objects, mut total) = (0_u64, 0_u64);
+        let mut bytes = vec![0_u64; self.died.len().max(self.thinned.len())];
+        for cohort in self.cohorts.iter().filter(|cohort| cohort.epoch < epoch) {
+            let level = self.level(cohort.call);
+            let index = cohort.call as usize;
+            if index >= bytes.len() {
+                bytes.resize(index + 1, 0);
+            }
+            bytes[index] = bytes[index].wrapping_add(cohort.bytes << level);
+            total = total.wrapping_add(cohort.bytes << level);
+            objects = objects.wrapping_add(cohort.objects << level);
+        }
+        self.history.add(epoch, time_ns, &bytes);
+        (objects, total)
+    }
+
+    /// Epoch begun by the latest cycle that was judged in full; until there is one,
+    /// nothing is known of what is alive.
+    pub fn latest_judged(&self) -> Option<u32> {
+        self.judged
+    }
+
+    /// What is alive of each call that has any such objects, by its index.
+    pub fn alive(&self) -> HashMap<u32, Alive> {
+        let judged = self.judged.unwrap_or(0);
+        let mut calls: HashMap<u32, Alive> = HashMap::new();
+        for cohort in self.cohorts.iter() {
+            let level = self.level(cohort.call);
+            let (objects, bytes) = (cohort.objects << level, cohort.bytes << level);
+            let alive = calls.entry(cohort.call).or_default();
+            if cohort.epoch < judged {
+                alive.objects = alive.objects.wrapping_add(objects);
+                alive.bytes = alive.bytes.wrapping_add(bytes);
+                let age = &mut alive.after[age_range(judged - cohort.epoch)];
+                *age = age.wrapping_add(objects);
+            } else {
+                alive.new_objects = alive.new_objects.wrapping_add(objects);
+                alive.new_bytes = alive.new_bytes.wrapping_add(bytes);
+            }
+        }
+        calls
+    }
+
+    /// What of a call's objects has died.
+    pub fn died(&self, call: u32) -> Died {
+        self.died.get(call as usize).copied().unwrap_or_default()
+    }
+
+    /// How the survivors of some calls together have grown from cycle to cycle.
+    pub fn growth(&self, calls: &[u32]) -> Option<Growth> {
+        self.history.growth(calls)
+    }
+
+    /// Calls of which not each object is followed, and the fewest that are: one in so many.
+    pub fn sampled(&self) -> Option<(usize, u64)> {
+        let worst = *self.thinned.iter().max().filter(|level| **level > 0)?;
+        Some((self.thinned.iter().filter(|level| **level > 0).count(), 1 << worst))
+    }
+
+    /// Objects that were not followed, as their slot's size is not known.
+    pub fn unslotted(&self) -> u64 {
+        self.unslotted
+    }
+
+    /// Objects followed at present.
+    pub fn objects(&self) -> u64 {
+        self.cohorts.iter().map(|cohort| cohort.objects).sum()
+    }
+
+    /// Bytes of memory it all takes, without the allocator's own overhead.
+    pub fn memory(&self) -> usize {
+        self.of_objects() + size_of::<Died>() * self.died.capacity() + self.history.memory()
+    }
+
+    fn level(&self, call: u32) -> u32 {
+        self.thinned.get(call as usize).copied().unwrap_or(0)
+    }
+
+    /// Follows half as many objects of the calls that have most, until there is room again.
+    fn thin_out(&mut self) {
+        // Room for cohorts is used again, but not given back.
+        while self.of_objects() > self.max_memory / 4 * 3 && self.page_memory > self.max_memory / 4 {
+            let mut followed: HashMap<u32, u64> = HashMap::new();
+            for cohort in self.cohorts.iter() {
+                *followed.entry(cohort.call).or_default() += cohort.objects;
+            }
+            let Some(most) = followed.values().copied().max() else { break };
+            for (&call, _) in followed.iter().filter(|(_, objects)| **objects > most / 2) {
+                let index = call as usize;
+                if index >= self.thinned.len() {
+                    self.thinned.resize(index + 1, 0);
+                }
+                // An estimate must still fit 64 bits.
+                self.thinned[index] = (self.thinned[index] + 1).min(MAX_LEVEL);
+            }
+            if self.thinned.contains(&MAX_LEVEL) {
+                break;
+            }
+            self.drop_unfollowed();
+        }
+        let now = self.of_objects();
+        self.thin_at = self.max_memory.max(now + now / 4);
+    }
+
+    fn drop_unfollowed(&mut self) {
+        let (cohorts, thinned) = (&mut self.cohorts, &self.thinned);
+        self.page_memory = 0;
+        self.pages.retain(|number, page| {
+            let size = page.size;
+            let mut dropped = Vec::new();
+            let calls: &Cohorts = cohorts;
+            let keep = |slot: usize, object: Object| {
+                let call = calls.get(object.cohort).call as usize;
+                let level = thinned.get(call).copied().unwrap_or(0);
+                is_followed(number * PAGE + slot as u64 * size, level)
+            };
+            page.retain(keep, |object| dropped.push(object));
+            for object in dropped {
+                cohorts.leave(object.cohort, if object.fits { 0 } else { size });
+            }
+            page.shrink();
+            let kept = !page.is_empty();
+            self.page_memory += if kept { page.memory() } else { 0 };
+            kept
+        });
+    }
+}
+
+/// Of a call thinned out so far, next to nothing is left to drop.
+const MAX_LEVEL: u32 = 24;
+
+/// Whether the object in this slot is among the one in 2 to the power of `level` that are
+/// followed: a hash of the address decides, so that all in a slot share that fate.
+fn is_followed(slot: u64, level: u32) -> bool {
+    let hash = (slot >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    hash & ((1 << level) - 1) == 0
+}
+
+/// Counts an object as dead that was judged at the beginning of `epoch`, or replaced in it.
+fn bury(cohorts: &mut Cohorts, died: &mut Vec<Died>, thinned: &[u32], object: Object, size: u64, epoch: u32) {
+    let bytes = if object.fits { 0 } else { size };
+    let cohort = cohorts.leave(object.cohort, bytes);
+    let index = cohort.call as usize;
+    if index >= died.len() {
+        died.resize(index + 1, Died::default());
+    }
+    let level = thinned.get(index).copied().unwrap_or(0);
+    let died = &mut died[index];
+    died.objects = died.objects.wrapping_add(1 << level);
+    died.bytes = died.bytes.wrapping_add(bytes << level);
+    let survived = epoch.saturating_sub(cohort.epoch).saturating_sub(1);
+    let age = &mut died.after[age_range(survived)];
+    *age = age.wrapping_add(1 << level);
+}

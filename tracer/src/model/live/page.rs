@@ -1,0 +1,339 @@
+//! The followed objects whose slots begin in one page of the target's heap.
+
+/// Bytes of a page of the Go heap (runtime/sizeclasses.go `pageShift`).
+pub(super) const PAGE: u64 = 8192;
+
+/// What became of the slots that begin in one page, in one GC cycle.
+#[derive(Debug, Clone, Copy)]
+pub enum Fate<'a> {
+    /// Not known yet.
+    Unknown,
+    /// The page is no part of the heap any more.
+    Gone,
+    /// It belongs to a span of slots of `size` bytes; bit `first + i` of `bits` says whether
+    /// the i-th slot that begins in the page was marked. Bits beyond the end are 0.
+    Marked { size: u64, first: usize, bits: &'a [u64] },
+}
+
+/// An object: which cohort it belongs to, and whether it fitted into a block that another
+/// one had opened (so that it takes no bytes of its own).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Object {
+    pub(super) cohort: u32,
+    pub(super) fits: bool,
+}
+
+/// Eight bytes for one object of a sparse page.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    slot: u16,
+    fits: bool,
+    cohort: u32,
+}
+
+/// The objects of one page, by the index of their slot among those that begin in it.
+#[derive(Debug)]
+pub(super) struct Page {
+    /// Bytes of a slot.
+    pub(super) size: u64,
+    /// The first object of each slot, once that takes less room than `few`.
+    dense: Option<Dense>,
+    /// All others, by slot: while there are few, and tiny objects in one block.
+    few: Vec<Entry>,
+}
+
+/// Four bytes and a bit for each slot, whether there is an object in it or not.
+#[derive(Debug)]
+struct Dense {
+    /// A bit for each slot that holds an object.
+    held: Box<[u64]>,
+    /// Of those the cohort; the top bit says that it fitted into a block.
+    cohorts: Box<[u32]>,
+}
+
+const FITS: u32 = 1 << 31;
+
+impl Dense {
+    fn new(slots: usize) -> Dense {
+        let held = vec![0; slots.div_ceil(64)].into_boxed_slice();
+        Dense { held, cohorts: vec![0; slots].into_boxed_slice() }
+    }
+
+    fn get(&self, slot: usize) -> Option<Object> {
+        let cohort = *self.cohorts.get(slot)?;
+        let held = self.held.get(slot / 64)? >> (slot % 64) & 1 == 1;
+        held.then_some(Object { cohort: cohort & !FITS, fits: cohort & FITS != 0 })
+    }
+
+    /// Whether the slot was free and now holds the object.
+    fn put(&mut self, slot: usize, object: Object) -> bool {
+        let (Some(held), Some(cohort)) = (self.held.get_mut(slot / 64), self.cohorts.get_mut(slot)) else {
+            return false;
+        };
+        let bit = 1 << (slot % 64);
+        let free = *held & bit == 0;
+        if free {
+            *held |= bit;
+            *cohort = object.cohort | if object.fits { FITS } else { 0 };
+        }
+        free
+    }
+
+    fn clear(&mut self, slot: usize) {
+        if let Some(held) = self.held.get_mut(slot / 64) {
+            *held &= !(1 << (slot % 64));
+        }
+    }
+}
+
+impl Page {
+    pub(super) fn new(size: u64) -> Page {
+        Page { size, dense: None, few: Vec::new() }
+    }
+
+    /// Slots that can begin in it.
+    fn slots(&self) -> usize {
+        PAGE.div_ceil(self.size) as usize
+    }
+
+    /// The index of the slot that begins at this address.
+    pub(super) fn slot(&self, addr: u64) -> usize {
+        (addr % PAGE / self.size) as usize
+    }
+
+    /// Bytes of memory it takes, its place in a hash table included.
+    pub(super) fn memory(&self) -> usize {
+        const ENTRY: usize = size_of::<(u64, Page)>() * 8 / 7;
+        let dense = self.dense.as_ref().map_or(0, |d| 8 * d.held.len() + 4 * d.cohorts.len());
+        ENTRY + dense + size_of::<Entry>() * self.few.capacity()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.few.is_empty() && self.dense.as_ref().is_none_or(|d| d.held.iter().all(|word| *word == 0))
+    }
+
+    pub(super) fn add(&mut self, slot: usize, object: Object) {
+        if self.dense.as_mut().is_some_and(|dense| dense.put(slot, object)) {
+            return;
+        }
+        let entry = Entry { slot: slot as u16, fits: object.fits, cohort: object.cohort };
+        let at = match self.few.last() {
+            // Spans are mostly filled from the front.
+            Some(last) if last.slot > entry.slot => self.few.partition_point(|e| e.slot <= entry.slot),
+            _ => self.few.len(),
+        };
+        if self.few.len() == self.few.capacity() {
+            self.few.reserve_exact(self.few.len() / 4 + 2);
+        }
+        self.few.insert(at, entry);
+        let dense = 4 * self.slots() + 16;
+        if self.dense.is_none() && size_of::<Entry>() * self.few.len() > dense {
+            self.make_dense();
+        }
+    }
+
+    fn make_dense(&mut self) {
+        let mut dense = Dense::new(self.slots());
+        self.few.retain(|e| !dense.put(usize::from(e.slot), Object { cohort: e.cohort, fits: e.fits }));
+        self.few.shrink_to_fit();
+        self.dense = Some(dense);
+    }
+
+    /// Every object, in no particular order.
+    pub(super) fn objects(&self) -> impl Iterator<Item = (usize, Object)> {
+        let dense = self
+            .dense
+            .iter()
+            .flat_map(|dense| set_bits(&dense.held).filter_map(|slot| Some((slot, dense.get(slot)?))));
+        let few = self.few.iter().map(|e| (usize::from(e.slot), Object { cohort: e.cohort, fits: e.fits }));
+        dense.chain(few)
+    }
+
+    /// Drops the objects that are not to be kept, each handed to `dropped`.
+    pub(super) fn retain(
+        &mut self,
+        mut keep: impl FnMut(usize, Object) -> bool,
+        mut dropped: impl FnMut(Object),
+    ) {
+        if let Some(dense) = &mut self.dense {
+            let all: Vec<usize> = set_bits(&dense.held).collect();
+            for slot in all {
+                if let Some(object) = dense.get(slot)
+                    && !keep(slot, object)
+                {
+                    dense.clear(slot);
+                    dropped(object);
+                }
+            }
+        }
+        self.few.retain(|e| {
+            let object = Object { cohort: e.cohort, fits: e.fits };
+            let kept = keep(usize::from(e.slot), object);
+            if !kept {
+                dropped(object);
+            }
+            kept
+        });
+    }
+
+    /// Takes all objects out of a slot.
+    pub(super) fn empty_slot(&mut self, slot: usize, mut dropped: impl FnMut(Object)) {
+        if let Some(dense) = &mut self.dense
+            && let Some(object) = dense.get(slot)
+        {
+            dense.clear(slot);
+            dropped(object);
+        }
+        let from = self.few.partition_point(|e| usize::from(e.slot) < slot);
+        let to = self.few.partition_point(|e| usize::from(e.slot) <= slot);
+        for entry in self.few.drain(from..to) {
+            dropped(Object { cohort: entry.cohort, fits: entry.fits });
+        }
+    }
+
+    /// Gives back room that objects took which are no longer there.
+    pub(super) fn shrink(&mut self) {
+        let count = self.objects().count();
+        if self.dense.is_some() && size_of::<Entry>() * count < 2 * self.slots() {
+            let mut all: Vec<Entry> = self
+                .objects()
+                .map(|(slot, o)| Entry { slot: slot as u16, fits: o.fits, cohort: o.cohort })
+                .collect();
+            all.sort_by_key(|e| e.slot);
+            (self.dense, self.few) = (None, all);
+        }
+        self.few.shrink_to_fit();
+    }
+
+    /// Hands out the slots, ascending, of `old` objects that were not marked.
+    pub(super) fn dead(&self, fate: Fate<'_>, old: impl Fn(u32) -> bool, mut found: impl FnMut(usize)) {
+        let (first, bits): (usize, &[u64]) = match fate {
+            Fate::Unknown => return,
+            Fate::Marked { size, first, bits } if size == self.size => (first, bits),
+            // Slots of another size: the span is a new one.
+            Fate::Marked { .. } | Fate::Gone => (0, &[]),
+        };
+        let mut slots: Vec<usize> = Vec::new();
+        if let Some(dense) = &self.dense {
+            for (i, &held) in dense.held.iter().enumerate() {
+                let unmarked = held & !word_at(bits, first + 64 * i);
+                let of_word = [unmarked];
+                let of_word = set_bits(&of_word).map(|bit| 64 * i + bit);
+                slots.extend(of_word.filter(|&slot| dense.get(slot).is_some_and(|o| old(o.cohort))));
+            }
+        }
+        let unmarked = |slot: usize| word_at(bits, first + slot) & 1 == 0;
+        let few = self.few.iter().filter(|e| unmarked(usize::from(e.slot)) && old(e.cohort));
+        let before = slots.len();
+        slots.extend(few.map(|e| usize::from(e.slot)));
+        if slots.len() > before {
+            slots.sort_unstable();
+            slots.dedup();
+        }
+        slots.into_iter().for_each(&mut found);
+    }
+}
+
+/// 64 bits from bit `at` on; 0 beyond the end.
+fn word_at(bits: &[u64], at: usize) -> u64 {
+    let word = |i: usize| bits.get(i).copied().unwrap_or(0);
+    match at % 64 {
+        0 => word(at / 64),
+        shift => word(at / 64) >> shift | word(at / 64 + 1) << (64 - shift),
+    }
+}
+
+/// Indices of the bits that are 1, ascending.
+fn set_bits(words: &[u64]) -> impl Iterator<Item = usize> {
+    words.iter().enumerate().flat_map(|(i, &word)| {
+        let mut left = word;
+        std::iter::from_fn(move || {
+            let bit = left.checked_ilog2().map(|_| left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            Some(64 * i + bit)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_entry_takes_eight_bytes() {
+        assert_eq!(size_of::<Entry>(), 8);
+    }
+
+    #[test]
+    fn words_are_taken_at_any_bit() {
+        let bits = [0x8000_0000_0000_0001, 0x3];
+        assert_eq!(word_at(&bits, 0), bits[0]);
+        assert_eq!(word_at(&bits, 63), 0b111);
+        assert_eq!(word_at(&bits, 65), 1);
+        assert_eq!(word_at(&bits, 128), 0);
+    }
+
+    proptest! {
+        /// However a page holds its objects, it behaves as a list of them would.
+        #[test]
+        fn a_page_is_a_multiset_of_objects(
+            size in prop::sample::select(vec![8_u64, 16, 24, 48, 1024, 9472, 1 << 20]),
+            steps in prop::collection::vec((any::<u16>(), any::<bool>(), 0..40_u32, 0..12_u8), 0..600),
+            bits in prop::collection::vec(any::<u64>(), 20),
+            first in 0..64_usize,
+        ) {
+            let mut page = Page::new(size);
+            let mut model: BTreeMap<usize, Vec<Object>> = BTreeMap::new();
+            for (addr, fits, cohort, action) in steps {
+                let slot = page.slot(u64::from(addr));
+                let object = Object { cohort, fits };
+                match action {
+                    0 => {
+                        let mut out = Vec::new();
+                        page.empty_slot(slot, |o| out.push(o));
+                        let mut want = model.remove(&slot).unwrap_or_default();
+                        let key = |o: &Object| (o.cohort, o.fits);
+                        out.sort_by_key(key);
+                        want.sort_by_key(key);
+                        prop_assert_eq!(out, want);
+                    }
+                    1 => page.shrink(),
+                    2 => {
+                        let mut dropped = 0;
+                        page.retain(|_, o| o.cohort != cohort, |_| dropped += 1);
+                        let before: usize = model.values().map(Vec::len).sum();
+                        model.values_mut().for_each(|of| of.retain(|o| o.cohort != cohort));
+                        model.retain(|_, of| !of.is_empty());
+                        prop_assert_eq!(dropped, before - model.values().map(Vec::len).sum::<usize>());
+                    }
+                    _ => {
+                        page.add(slot, object);
+                        model.entry(slot).or_default().push(object);
+                    }
+                }
+            }
+            prop_assert_eq!(page.is_empty(), model.is_empty());
+            let marked = |slot: usize| {
+                let at = slot + first;
+                bits.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 == 1)
+            };
+            let dead_of = |fate: Fate<'_>| {
+                let mut dead = Vec::new();
+                page.dead(fate, |cohort| cohort < 20, |slot| dead.push(slot));
+                dead
+            };
+            let old = |of: &Vec<Object>| of.iter().any(|o| o.cohort < 20);
+            let want: Vec<usize> =
+                model.iter().filter(|(slot, of)| !marked(**slot) && old(of)).map(|(slot, _)| *slot).collect();
+            prop_assert_eq!(dead_of(Fate::Marked { size, first, bits: &bits }), want);
+            let all: Vec<usize> = model.iter().filter(|(_, of)| old(of)).map(|(slot, _)| *slot).collect();
+            prop_assert_eq!(dead_of(Fate::Marked { size: size + 8, first, bits: &bits }), all.clone());
+            prop_assert_eq!(dead_of(Fate::Gone), all);
+            prop_assert_eq!(dead_of(Fate::Unknown), Vec::<usize>::new());
+        }
+    }
+}

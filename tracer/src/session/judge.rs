@@ -1,0 +1,128 @@
+//! Learns of deaths: after each GC cycle, reads the marks of spans with followed objects.
+//!
+//! A reading judges what it can: spans that are swept. Until all are, it is repeated; a
+//! cycle that is overtaken by the next one before that stays judged in part, and what died
+//! in it is found with the next one's marks.
+
+use std::time::{Duration, Instant};
+
+use crate::base::{Error, Result, monotonic_ns};
+use crate::event::{Event, Judged};
+use crate::memory::ProcessMemory;
+use crate::model::{Fate, State};
+use crate::runtime::{Marks, PageMarks, SpanReader};
+use crate::source::live::LiveSource;
+
+/// The pause between two readings, at least; at most half of the collector's time goes
+/// into them.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Deaths in one event, so that none outgrows a frame of the capture.
+const DEATHS: usize = 1 << 15;
+
+/// How long the counts of two samples must agree, and how often that is tried.
+const SETTLE: Duration = Duration::from_millis(2);
+const ATTEMPTS: usize = 50;
+
+pub(super) struct Judge<M> {
+    reader: SpanReader,
+    memory: M,
+    /// `mheap_.sweepgen` while the epoch was 0; it grows by 2 with each epoch.
+    zero: u32,
+    /// The latest epoch whose cycle was judged in full.
+    judged: u32,
+    /// The epoch being judged, and what it has taken so far.
+    spent: (u32, Duration),
+    /// Not to be repeated before.
+    next: Instant,
+}
+
+impl<M: ProcessMemory> Judge<M> {
+    /// Finds out which GC cycle the eBPF program's epochs are counted from.
+    ///
+    /// # Errors
+    /// Failed when that cannot be told, or memory cannot be read.
+    pub(super) async fn start(reader: SpanReader, memory: M, source: &LiveSource) -> Result<Judge<M>> {
+        let mut before = None;
+        for _ in 0..ATTEMPTS {
+            let sample = zero(&reader, &memory, source)?;
+            if let Some(zero) = sample
+                && before == sample
+            {
+                let now = Instant::now();
+                return Ok(Judge { reader, memory, zero, judged: 0, spent: (0, Duration::ZERO), next: now });
+            }
+            // Marking may have been ending just then: the two counts change one after the other.
+            before = sample;
+            tokio::time::sleep(SETTLE).await;
+        }
+        Err(Error::failed("GC cycles follow each other too fast to be told apart"))
+    }
+
+    /// Whether a cycle is left to be judged.
+    pub(super) fn is_behind(&self, state: &State) -> bool {
+        state.live.is_some() && state.latest_epoch > self.judged
+    }
+
+    /// When to do it.
+    pub(super) fn due(&self, state: &State) -> Option<Instant> {
+        self.is_behind(state).then_some(self.next)
+    }
+
+    /// Reads the marks and compares: the events that tell what was found, none if that
+    /// was not possible.
+    pub(super) fn judge(&mut self, state: &State) -> Vec<Event> {
+        let time_ns = monotonic_ns();
+        let begin = Instant::now();
+        let events = self.events(state, time_ns, begin).unwrap_or_else(|e| {
+            // The target may just be ending: others see to that.
+            log::debug!("mark bits: {e}");
+            Vec::new()
+        });
+        self.next = Instant::now() + begin.elapsed().max(PAUSE);
+        events
+    }
+
+    fn events(&mut self, state: &State, time_ns: u64, begin: Instant) -> Result<Vec<Event>> {
+        let Some(live) = &state.live else { return Ok(Vec::new()) };
+        let marks = self.reader.marks(&self.memory, |page| live.follows(page))?;
+        let epoch = marks.sweepgen.wrapping_sub(self.zero) / 2;
+        // The epoch begins a moment before or after the runtime counts the cycle.
+        if epoch < state.latest_epoch {
+            return Ok(Vec::new());
+        }
+        let dead = live.dead(epoch, |page| fate(&marks, page));
+        if self.spent.0 != epoch {
+            self.spent = (epoch, Duration::ZERO);
+        }
+        self.spent.1 += begin.elapsed();
+        let mut events = Vec::new();
+        if marks.user_arenas > 0 {
+            events.push(Event::Note("the program uses user arenas: objects in them are not seen".into()));
+        }
+        events.extend(dead.chunks(DEATHS).map(|slots| Event::Deaths { epoch, slots: slots.to_vec() }));
+        // Were it a later one, allocations from before it would still be to come.
+        if marks.waiting == 0 && marks.torn == 0 && epoch == state.latest_epoch {
+            self.judged = epoch;
+            let took_ns = self.spent.1.as_nanos() as u64;
+            events.push(Event::Judged(Judged { epoch, time_ns, took_ns, spans: marks.spans() }));
+        }
+        Ok(events)
+    }
+}
+
+/// `mheap_.sweepgen` as it was at epoch 0; `None` when an epoch began meanwhile.
+fn zero(reader: &SpanReader, memory: &impl ProcessMemory, source: &LiveSource) -> Result<Option<u32>> {
+    let before = source.epoch()?;
+    let sweepgen = reader.sweepgen(memory)?;
+    let after = source.epoch()?;
+    Ok((before == after).then(|| sweepgen.wrapping_sub(after.wrapping_mul(2))))
+}
+
+fn fate(marks: &Marks, page: u64) -> Fate<'_> {
+    match marks.page(page) {
+        PageMarks::Unknown => Fate::Unknown,
+        PageMarks::NoSpan => Fate::Gone,
+        PageMarks::Swept { slot_size, first, bits } => Fate::Marked { size: slot_size, first, bits },
+    }
+}
