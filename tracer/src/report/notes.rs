@@ -81,8 +81,7 @@ fn life(state: &State) -> Vec<String> {
             let last = state.gc_epochs.last_key_value().map_or(latest, |(epoch, _)| *epoch);
             if last > latest {
                 notes.push(format!(
-                    "live objects are as of a GC cycle {} before the last one, whose marks could not all be \
-                     read in time",
+                    "live objects are as of a GC cycle {} before the last one",
                     format_count(u64::from(last - latest))
                 ));
             }

@@ -35,6 +35,8 @@ pub(super) struct Judge<M> {
     spent: (u32, Duration),
     /// Not to be repeated before.
     next: Instant,
+    /// Why the latest reading did not judge its cycle in full.
+    obstacle: String,
 }
 
 impl<M: ProcessMemory> Judge<M> {
@@ -50,7 +52,16 @@ impl<M: ProcessMemory> Judge<M> {
                 && before == sample
             {
                 let now = Instant::now();
-                return Ok(Judge { reader, memory, zero, judged: 0, spent: (0, Duration::ZERO), next: now });
+                let spent = (0, Duration::ZERO);
+                return Ok(Judge {
+                    reader,
+                    memory,
+                    zero,
+                    judged: 0,
+                    spent,
+                    next: now,
+                    obstacle: String::new(),
+                });
             }
             // Marking may have been ending just then: the two counts change one after the other.
             before = sample;
@@ -59,14 +70,19 @@ impl<M: ProcessMemory> Judge<M> {
         Err(Error::failed("GC cycles follow each other too fast to be told apart"))
     }
 
-    /// Whether a cycle is left to be judged.
-    pub(super) fn is_behind(&self, state: &State) -> bool {
-        state.live.is_some() && state.latest_epoch > self.judged
+    /// Whether a cycle up to this epoch is left to be judged.
+    pub(super) fn is_behind(&self, epoch: u32) -> bool {
+        epoch > self.judged
     }
 
-    /// When to do it.
+    /// When to judge, if there is anything to.
     pub(super) fn due(&self, state: &State) -> Option<Instant> {
-        self.is_behind(state).then_some(self.next)
+        self.is_behind(state.latest_epoch).then_some(self.next)
+    }
+
+    /// Why a cycle is left, for people.
+    pub(super) fn obstacle(&self) -> String {
+        format!("the marks of the last GC cycle could not all be read in time: {}", self.obstacle)
     }
 
     /// Reads the marks and compares: the events that tell what was found, none if that
@@ -76,7 +92,7 @@ impl<M: ProcessMemory> Judge<M> {
         let begin = Instant::now();
         let events = self.events(state, time_ns, begin).unwrap_or_else(|e| {
             // The target may just be ending: others see to that.
-            log::debug!("mark bits: {e}");
+            self.obstacle = e.to_string();
             Vec::new()
         });
         self.next = Instant::now() + begin.elapsed().max(PAUSE);
@@ -89,8 +105,15 @@ impl<M: ProcessMemory> Judge<M> {
         let epoch = marks.sweepgen.wrapping_sub(self.zero) / 2;
         // The epoch begins a moment before or after the runtime counts the cycle.
         if epoch < state.latest_epoch {
+            self.obstacle = "the runtime has not counted it yet".into();
             return Ok(Vec::new());
         }
+        self.obstacle = format!(
+            "of {} spans {} were not swept yet, {} could not be understood",
+            marks.spans(),
+            marks.waiting,
+            marks.torn
+        );
         let dead = live.dead(epoch, |page| fate(&marks, page));
         if self.spent.0 != epoch {
             self.spent = (epoch, Duration::ZERO);

@@ -250,19 +250,25 @@ impl<'a, W: Write> Recorder<'a, W> {
         events.into_iter().try_for_each(|event| self.put(event))
     }
 
-    /// Judges the latest cycle, as far as its spans get swept in time.
+    /// Judges the latest cycle that the probes have seen, once its events are here and as
+    /// far as its spans get swept in time.
     async fn judge_the_rest(&mut self, source: &mut LiveSource, watch: &Watch) -> Result<()> {
         let deadline = Instant::now() + LAST_JUDGEMENT;
-        while let Some(due) = self.judgement_due()
-            && Instant::now() < deadline
+        while let Some(judge) = &self.judge
+            && judge.is_behind(source.epoch()?)
             && watch.ended().is_none()
         {
+            let due = judge.due(&self.state).unwrap_or(deadline);
             tokio::select! {
                 batch = source.recv() => match batch {
                     Some(batch) => self.take(batch)?,
                     None => return Ok(()),
                 },
-                () = until(Some(due)) => self.judge(watch)?,
+                () = until(Some(due.min(deadline))) => self.judge(watch)?,
+            }
+            if Instant::now() >= deadline {
+                let note = self.judge.as_ref().map(Judge::obstacle).unwrap_or_default();
+                return self.put(Event::Note(note));
             }
         }
         Ok(())
