@@ -11,6 +11,7 @@ pub struct Report {
     pub capture: Capture,
     pub totals: Totals,
     pub sites: Vec<Site>,
+    pub gc: Vec<GcCycle>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -46,6 +47,19 @@ pub struct Coverage {
 pub struct Totals {
     pub alloc_objects: u64,
     pub alloc_bytes: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct GcCycle {
+    /// `None`: not judged.
+    pub survivors: Option<Survivors>,
+    /// Bytes the runtime marked; `None`: its record is missing.
+    pub heap_live: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct Survivors {
+    pub bytes: u64,
 }
 
 #[derive(Debug, Deserialize)]

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use tests::report::Site;
-use tests::{GoLine, NEWEST, PATIENCE, Process, Report, Variant, build, end_recording};
+use tests::{GoLine, NEWEST, PATIENCE, Process, Report, Signal, Variant, build, end_recording};
 use tests::{await_recording, heaptap, matrix, start_recording, start_target};
 
 /// What the program says after each step.
@@ -133,6 +133,42 @@ mod privileged {
             let said = report.capture.notes.iter().any(|note| note.starts_with("the marks of "));
             let missed = following.judged_gc_cycles < report.capture.gc_cycles;
             ensure!(said == missed, "{} of {} judged", following.judged_gc_cycles, report.capture.gc_cycles);
+            Ok(())
+        });
+    }
+
+    /// The runtime counts what has a finalizer twice: it scans these objects as roots
+    /// (runtime/mgcmark.go `markrootSpans`), and again when they are found reachable. Such
+    /// are those of one place, and the three open files.
+    #[test]
+    fn from_the_start_all_that_the_runtime_marked_is_followed() {
+        const FILES: u64 = 3 * 96;
+        check_all(|line, variant| {
+            let scratch = tempfile::tempdir()?;
+            let file = scratch.path().join("exec.heaptap");
+            let mut record = heaptap();
+            record
+                .arg("record")
+                .arg("-o")
+                .arg(&file)
+                .arg("--exec")
+                .arg("--")
+                .arg(build("lives", line, variant)?);
+            let mut record = Process::spawn(&mut record)?;
+            await_recording(&mut record)?;
+            step(&mut record, "hold")?;
+            step(&mut record, "drop")?;
+            let truth = step(&mut record, "gc")?;
+            // The program ends with its standard input, which is closed to await heaptap's end.
+            record.signal(Signal::SIGINT)?;
+            record.stderr_line(|line| line.starts_with("recorded"), PATIENCE)?;
+            end_recording(record)?;
+            let report = Report::of(&file)?;
+            let last = report.gc.last().context("a cycle")?;
+            let (survivors, marked) = last.survivors.zip(last.heap_live).context("judged and recorded")?;
+            let twice = truth.alive["finalized"].bytes + FILES;
+            let difference = marked - survivors.bytes;
+            ensure!(difference == twice, "{marked} marked, {survivors:?}: {difference}, not {twice}");
             Ok(())
         });
     }

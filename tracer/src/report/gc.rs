@@ -18,8 +18,17 @@ pub struct GcCycle {
     pub epoch: u32,
     /// When the world was to be stopped to end marking; without a record, when it was.
     pub mark_end_ns: i64,
+    /// What survived of the objects allocated during the capture; `None`: not judged.
+    pub survivors: Option<Survivors>,
     #[serde(flatten)]
     pub record: Option<GcRecord>,
+}
+
+/// Objects that are followed and were found alive; bytes by size class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Survivors {
+    pub objects: u64,
+    pub bytes: u64,
 }
 
 /// What the runtime recorded of a cycle; see [`event::GcCycle`].
@@ -82,6 +91,7 @@ impl GcCycle {
             cycle: Some(cycle.cycle),
             epoch: cycle.epoch,
             mark_end_ns: at(cycle.mark_term_ns),
+            survivors: None,
             record: Some(GcRecord {
                 start_ns: at(cycle.sweep_term_ns),
                 mark_start_ns: at(cycle.mark_ns),
@@ -125,10 +135,16 @@ pub(super) fn timeline(state: &State, origin_ns: u64) -> Vec<GcCycle> {
         cycle: ahead.map(|ahead| epoch.wrapping_add(ahead)),
         epoch,
         mark_end_ns: since(origin_ns, time_ns),
+        survivors: None,
         record: None,
     });
     let recorded = state.gc_cycles.values().map(|cycle| GcCycle::of(cycle, origin_ns));
-    let rows: BTreeMap<u32, GcCycle> = marked.chain(recorded).map(|row| (row.epoch, row)).collect();
+    let mut rows: BTreeMap<u32, GcCycle> = marked.chain(recorded).map(|row| (row.epoch, row)).collect();
+    for (epoch, judged) in &state.judged {
+        if let Some(row) = rows.get_mut(epoch) {
+            row.survivors = Some(Survivors { objects: judged.live_objects, bytes: judged.live_bytes });
+        }
+    }
     rows.into_values().collect()
 }
 

@@ -148,7 +148,10 @@ fn cycles_that_were_missed_are_counted() {
     let start = Event::Start(Start { time_ns: 40, ..Start::default() });
     let report = report(&[start, epoch(2), epoch(3), epoch(5), later]);
     assert_eq!((report.capture.gc_cycles, report.capture.missed_gc_cycles), (3, 2));
-    assert_eq!(report.gc[0], gc::GcCycle { cycle: None, epoch: 2, mark_end_ns: 60, record: None });
+    assert_eq!(
+        report.gc[0],
+        gc::GcCycle { cycle: None, epoch: 2, mark_end_ns: 60, survivors: None, record: None }
+    );
     let said = |report: &Report| report.capture.notes.iter().any(|n| n.contains("2 GC cycles"));
     assert!(said(&report), "{:?}", report.capture.notes);
 }
