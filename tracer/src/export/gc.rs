@@ -82,8 +82,8 @@ pub fn write(report: &Report, limit: Option<usize>, out: &mut impl Write) -> Res
         line(&mut text, &format!("{:<10} {}", "settings", settings(record)));
     }
     text.push('\n');
-    let (earlier, shown) =
-        report.gc.split_at(report.gc.len() - limit.unwrap_or(usize::MAX).min(report.gc.len()));
+    let limit = limit.unwrap_or(usize::MAX);
+    let (earlier, shown) = report.gc.split_at(report.gc.len().saturating_sub(limit));
     let mut lines = vec![
         ["GC", "START", "PAUSES", "MARK", "ASSIST", "BEFORE", "AFTER", "LIVE", "GOAL", "CPU", "TRIGGER"]
             .map(String::from),
@@ -98,8 +98,7 @@ pub fn write(report: &Report, limit: Option<usize>, out: &mut impl Write) -> Res
         durations(stops.count, stops.total_ns, stops.longest_ns, printable(reason).into())
     });
     table("stops of the world", "REASON", stops.collect(), &mut text);
-    let shown = limit.unwrap_or(usize::MAX);
-    let assists = assist_lines(report).into_iter().take(shown).collect();
+    let assists = assist_lines(report).into_iter().take(limit).collect();
     table("assists, by the line that had to wait", "LINE", assists, &mut text);
     notes(report, &mut text);
     put(out, text.as_bytes())
@@ -118,9 +117,7 @@ const NUMBERS: usize = 10;
 fn cells(row: &Row) -> [String; COLUMNS] {
     let number = row.cycle.map_or("?".into(), |n| n.to_string());
     let Some(record) = &row.record else {
-        let mut cells = [const { String::new() }; COLUMNS].map(|_| "?".to_owned());
-        cells[0] = number;
-        return cells;
+        return std::array::from_fn(|column| if column == 0 { number.clone() } else { "?".into() });
     };
     let [begin, end] = record.stw_ns;
     [

@@ -478,4 +478,27 @@ mod tests {
         let flow = Flow::analyse(&FUNCTION[0x12..], 0x1012, &Nothing).expect("followed");
         assert_eq!(passage(&flow), None);
     }
+
+    #[test]
+    fn a_passage_behind_a_call_is_passed_without_the_call_too() {
+        #[rustfmt::skip]
+        const PRINTS: &[u8] = &[
+            0x55,                                     // 1000 push %rbp
+            0x48, 0x89, 0xe5,                         // 1001 mov %rsp,%rbp
+            0x85, 0xc0,                               // 1004 test %eax,%eax
+            0x74, 0x05,                               // 1006 je 100d
+            0xe8, 0xf3, 0x6f, 0x00, 0x00,             // 1008 call 8000
+            0x85, 0xc9,                               // 100d test %ecx,%ecx
+            0x74, 0x01,                               // 100f je 1012
+            0x90,                                     // 1011 nop
+            0xe8, 0xe9, 0x7f, 0x00, 0x00,             // 1012 call 9000
+            0x5d,                                     // 1017 pop %rbp
+            0xc3,                                     // 1018 ret
+        ];
+        let flow = Flow::analyse(PRINTS, 0x1000, &Nothing).expect("followed");
+        let behind = |target| passage_behind(&flow, |i| i.near_branch_target() == target);
+        assert_eq!(behind(0x8000), Some(0x100f));
+        assert_eq!(behind(0x9000), None);
+        assert_eq!(behind(0x7000), None);
+    }
 }
