@@ -287,7 +287,7 @@ pub struct Judged {
     pub epoch: u32,
     /// When the reading that was complete began.
     pub time_ns: u64,
-    /// Nanoseconds that all readings of this cycle took the collector.
+    /// Nanoseconds of processor time that it took, with the comparison.
     pub took_ns: u64,
     /// Heap spans with followed objects.
     pub spans: u64,

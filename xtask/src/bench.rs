@@ -1,7 +1,8 @@
 //! Measurements: what an allocation costs a target while heaptap, or bpftrace, watches;
-//! how long reading goroutines takes.
+//! how long judging a GC cycle takes, and reading goroutines.
 
 mod goroutines;
+mod live;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,8 @@ pub(crate) struct Args {
 enum What {
     /// Nanoseconds added per allocation: nothing attached, heaptap, bpftrace
     Overhead(Overhead),
+    /// Milliseconds to find out what a GC cycle left alive, and bytes per object followed
+    Live(live::Args),
     /// Milliseconds to read the goroutines of a process
     Goroutines(goroutines::Args),
 }
@@ -65,16 +68,20 @@ const KINDS: [Kind; 5] = [
 enum Watcher {
     Nothing,
     Heaptap,
+    /// Without following objects until they die.
+    AllocationsOnly,
     Bpftrace,
 }
 
-const WATCHERS: [Watcher; 3] = [Watcher::Nothing, Watcher::Heaptap, Watcher::Bpftrace];
+const WATCHERS: [Watcher; 4] =
+    [Watcher::Nothing, Watcher::Heaptap, Watcher::AllocationsOnly, Watcher::Bpftrace];
 const PATIENCE: Duration = Duration::from_secs(60);
 const INTERVAL: &str = "100ms";
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Overhead(args) => overhead(args),
+        What::Live(args) => live::run(args),
         What::Goroutines(args) => goroutines::run(args),
     }
 }
@@ -90,8 +97,8 @@ fn overhead(args: &Overhead) -> Result<()> {
         "\nTarget: one goroutine that makes objects as fast as it can (large ones: 2,000 a second), GOGC=1000; \
          ns per object in {rounds} interleaved rounds, median (lowest to highest).\n"
     );
-    println!("| Go | object | alone | heaptap adds | lost | bpftrace adds | ratio |");
-    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    println!("| Go | object | alone | heaptap adds | without live heap | lost | bpftrace adds | ratio |");
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     for line in go::parse_lines(&args.go)? {
         for kind in &KINDS {
             let run = Run::start(line, kind, intervals)?;
@@ -104,21 +111,22 @@ fn overhead(args: &Overhead) -> Result<()> {
 /// Results of all rounds: ns per object per watcher, and the events heaptap lost.
 #[derive(Debug, Default)]
 struct Figures {
-    ns: [Vec<f64>; 3],
+    ns: [Vec<f64>; WATCHERS.len()],
     lost: u64,
 }
 
 fn row(line: GoLine, kind: &Kind, figures: Figures) -> String {
-    let [alone, heaptap, bpftrace] = figures.ns;
+    let [alone, heaptap, allocations, bpftrace] = figures.ns;
     // Rounds are interleaved, so each is compared with its own unwatched part.
     let added = |watched: &[f64]| -> Vec<f64> { watched.iter().zip(&alone).map(|(w, a)| w - a).collect() };
-    let (heaptap, bpftrace) = (added(&heaptap), added(&bpftrace));
+    let (heaptap, allocations, bpftrace) = (added(&heaptap), added(&allocations), added(&bpftrace));
     let ratio = median(&bpftrace) / median(&heaptap);
     format!(
-        "| {line} | {} | {} | {} | {} | {} | {ratio:.1} |",
+        "| {line} | {} | {} | {} | {} | {} | {} | {ratio:.1} |",
         kind.what,
         spread(&alone),
         spread(&heaptap),
+        spread(&allocations),
         figures.lost,
         spread(&bpftrace)
     )
@@ -169,9 +177,12 @@ impl Run {
         let capture = self.scratch.path().join("capture.heaptap");
         match watcher {
             Watcher::Nothing => Ok((self.cost()?, 0)),
-            Watcher::Heaptap => {
+            Watcher::Heaptap | Watcher::AllocationsOnly => {
                 let mut record = heaptap();
                 record.args(["record", "--pid", &self.target.pid().to_string(), "-o"]).arg(&capture);
+                if watcher == Watcher::AllocationsOnly {
+                    record.args(["--max-memory", "0"]);
+                }
                 let mut record = Process::spawn(&mut record)?;
                 record.stderr_line(|line| line.starts_with("recording"), PATIENCE)?;
                 let cost = self.cost()?;

@@ -5,6 +5,7 @@
 //
 //	hold      every place makes objects and keeps some of them, scattered
 //	drop      every place drops half of what it keeps
+//	fill MIB  the places of small objects hold until these keep so much
 //	gc        garbage is collected until all that died is swept
 //	storm N   N goroutines make garbage and collections follow each other, while every
 //	          place makes and drops objects over and over
@@ -186,6 +187,27 @@ func storm(all []*place, n int) {
 	group.Wait()
 }
 
+// fill has places hold small objects until all that is kept takes so many bytes.
+func fill(all []*place, bytes uint64) {
+	for kept := uint64(0); kept < bytes; {
+		kept = 0
+		for _, p := range all {
+			if p.size <= 640 && p.name != "finalized" {
+				p.hold()
+			}
+			kept += uint64(len(p.kept)) * p.size
+		}
+	}
+}
+
+func number(text string) int {
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		panic(err)
+	}
+	return n
+}
+
 func main() {
 	all := places()
 	fmt.Println("ready")
@@ -203,12 +225,10 @@ func main() {
 			}
 		case "gc":
 			collect()
+		case "fill":
+			fill(all, uint64(number(words[1]))<<20)
 		case "storm":
-			n, err := strconv.Atoi(words[1])
-			if err != nil {
-				panic(err)
-			}
-			storm(all, n)
+			storm(all, number(words[1]))
 		default:
 			return
 		}

@@ -4,7 +4,7 @@ mod clock;
 mod error;
 pub mod units;
 
-pub use clock::monotonic_ns;
+pub use clock::{monotonic_ns, thread_cpu_ns};
 pub use error::{Error, ErrorKind, Result};
 
 /// A value with what the reader should know about it: each note is a reason, in

@@ -80,7 +80,7 @@ pub struct Record {
     /// Kernel ring buffer; rounded up to a power of two
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_bytes)]
     pub buffer: u64,
-    /// Memory for following objects until they die; beyond it they are sampled
+    /// Memory for following objects until they die; beyond it they are sampled; 0: do not follow them
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_memory)]
     pub max_memory: u64,
     /// Frames kept per stack
@@ -278,7 +278,9 @@ const LEAST_MEMORY: u64 = 64 << 10;
 
 fn parse_memory(text: &str) -> Result<u64, String> {
     match parse_bytes(text)? {
-        bytes if bytes < LEAST_MEMORY => Err("too little to follow objects in; give at least 64KiB".into()),
+        bytes if (1..LEAST_MEMORY).contains(&bytes) => {
+            Err("too little to follow objects in; give at least 64KiB, or 0 not to follow them".into())
+        }
         bytes => Ok(bytes),
     }
 }

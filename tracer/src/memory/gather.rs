@@ -9,29 +9,49 @@ const GAP: u64 = 512;
 /// Bytes of one range at most.
 const PIECE: u64 = 1 << 20;
 
-/// The bytes of all ranges (address and length), one after the other. Faster the more of
-/// them are in ascending order and close together.
+/// The bytes of many ranges.
+#[derive(Debug, Clone, Default)]
+pub struct Gathered {
+    bytes: Vec<u8>,
+    /// Of each range: where its bytes begin and end.
+    ranges: Vec<(usize, usize)>,
+}
+
+impl Gathered {
+    /// The bytes of each range, in the order they were asked for.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.ranges.iter().map(|&(from, to)| self.bytes.get(from..to).unwrap_or_default())
+    }
+}
+
+/// Reads all ranges (address and length). Faster the more of them are in ascending order
+/// and close together.
 ///
 /// # Errors
 /// When any of them is not readable, or they are longer than `MAX_READ` together.
-pub fn gather(memory: &impl ProcessMemory, ranges: &[(u64, usize)]) -> Result<Vec<u8>> {
-    let total = ranges.iter().fold(0_usize, |sum, (_, len)| sum.saturating_add(*len));
+pub fn gather(memory: &impl ProcessMemory, ranges: &[(u64, usize)]) -> Result<Gathered> {
+    let pieces = pieces(ranges);
+    let total = pieces.iter().fold(0, |sum: u64, p| sum.saturating_add(p.end - p.start));
+    let total = usize::try_from(total).unwrap_or(usize::MAX);
     if total > MAX_READ {
         return Err(Error::failed(format!("refusing to read {total} bytes: more than {MAX_READ}")));
     }
-    let pieces = pieces(ranges);
-    let mut buffers: Vec<Vec<u8>> = pieces.iter().map(|p| vec![0; (p.end - p.start) as usize]).collect();
-    let mut reads: Vec<(u64, &mut [u8])> =
-        pieces.iter().zip(&mut buffers).map(|(piece, buffer)| (piece.start, buffer.as_mut_slice())).collect();
-    memory.read_many(&mut reads)?;
-    let mut bytes = Vec::with_capacity(total);
-    for (piece, buffer) in pieces.iter().zip(&buffers) {
+    let mut gathered = Gathered { bytes: vec![0; total], ranges: Vec::with_capacity(ranges.len()) };
+    let mut reads = Vec::with_capacity(pieces.len());
+    let (mut rest, mut begin) = (gathered.bytes.as_mut_slice(), 0);
+    for piece in &pieces {
+        let len = (piece.end - piece.start) as usize;
+        let (buffer, others) = rest.split_at_mut(len);
+        reads.push((piece.start, buffer));
+        rest = others;
         for (addr, len) in &ranges[piece.first..piece.last] {
-            let from = (addr - piece.start) as usize;
-            bytes.extend_from_slice(&buffer[from..from + len]);
+            let from = begin + (addr - piece.start) as usize;
+            gathered.ranges.push((from, from + len));
         }
+        begin += len;
     }
-    Ok(bytes)
+    memory.read_many(&mut reads)?;
+    Ok(gathered)
 }
 
 /// Neighbouring ranges that are read as one.
@@ -84,7 +104,9 @@ mod tests {
             }
             let alone: Vec<u8> =
                 ranges.iter().flat_map(|&(addr, len)| memory.read_vec(addr, len).expect("there")).collect();
-            prop_assert_eq!(gather(&memory, &ranges).expect("there"), alone);
+            let together = gather(&memory, &ranges).expect("there");
+            prop_assert_eq!(together.iter().flatten().copied().collect::<Vec<u8>>(), alone);
+            prop_assert!(together.iter().map(<[u8]>::len).eq(ranges.iter().map(|range| range.1)));
             ranges.push((u64::MAX - 3, 8));
             prop_assert!(gather(&memory, &ranges).is_err());
         }

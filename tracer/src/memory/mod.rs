@@ -5,7 +5,7 @@ mod gather;
 mod live;
 
 pub use fake::FakeMemory;
-pub use gather::gather;
+pub use gather::{Gathered, gather};
 pub use live::LiveMemory;
 
 use crate::base::{Error, Result};

@@ -102,7 +102,7 @@ pub struct Coverage {
 pub struct Following {
     /// GC cycles whose marks were read in full: as of the latest of them objects are alive.
     pub judged_gc_cycles: u64,
-    /// What reading and comparing the marks of one cycle took the collector, at most.
+    /// Processor time that reading and comparing the marks of one cycle took, at most.
     pub longest_judgement_ns: u64,
     /// Objects followed at the end, and the memory that takes.
     pub objects: u64,

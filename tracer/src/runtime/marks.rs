@@ -29,11 +29,49 @@ pub struct Marks {
     pub user_arenas: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What is needed of a span, in few bytes: there may be hundreds of thousands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Marked {
-    span: Span,
-    /// Where in `words` its bits begin; `None`: it is not swept yet.
-    bits: Option<usize>,
+    /// Of its struct.
+    addr: u64,
+    base: u64,
+    /// In bytes.
+    len: u64,
+    slot_size: u64,
+    alloc_bits: u64,
+    sweepgen: u32,
+    slots: u32,
+    /// Where in `words` its bits begin, plus one; 0: nothing is known of it yet.
+    bits: u32,
+}
+
+impl Marked {
+    fn new(span: &Span) -> Marked {
+        Marked {
+            addr: span.addr,
+            base: span.base,
+            len: span.bytes(),
+            slot_size: span.elem_size,
+            alloc_bits: span.alloc_bits,
+            sweepgen: span.sweepgen,
+            slots: span.nelems as u32,
+            bits: 0,
+        }
+    }
+
+    fn words(&self) -> usize {
+        self.slots.div_ceil(64) as usize
+    }
+
+    /// Whether a later reading found the same marks: only what allocating moves may differ,
+    /// and whether a P caches the span.
+    fn is_same(&self, now: &Span) -> bool {
+        let now = Marked::new(now);
+        // A cached span is three ahead.
+        let generation = |sweepgen: u32| if sweepgen % 2 == 1 { sweepgen.wrapping_sub(3) } else { sweepgen };
+        generation(now.sweepgen) == generation(self.sweepgen)
+            && Marked { sweepgen: 0, bits: 0, ..now } == Marked { sweepgen: 0, bits: 0, ..*self }
+    }
 }
 
 /// What the marks say of one page.
@@ -53,41 +91,49 @@ impl Marks {
         self.spans.len() as u64
     }
 
+    /// Ready to be asked about pages.
+    pub fn pages(&self) -> Pages<'_> {
+        Pages { marks: self, next: 0 }
+    }
+}
+
+/// Tells what the marks say of pages, fastest in ascending order.
+#[derive(Debug, Clone)]
+pub struct Pages<'a> {
+    marks: &'a Marks,
+    /// The first span behind the page that was asked for last.
+    next: usize,
+}
+
+impl<'a> Pages<'a> {
     /// What is known of the page at this address, one of those that were wanted.
-    pub fn page(&self, addr: u64) -> PageMarks<'_> {
-        let at = self.spans.partition_point(|marked| marked.span.base <= addr);
-        let Some(marked) = at.checked_sub(1).and_then(|at| self.spans.get(at)) else {
-            return self.without_span();
-        };
-        let span = &marked.span;
-        if addr - span.base >= span.bytes() {
-            return self.without_span();
+    pub fn at(&mut self, addr: u64) -> PageMarks<'a> {
+        let marks = self.marks;
+        let begins_before = |i: usize| marks.spans.get(i).is_some_and(|span| span.base <= addr);
+        if self.next > 0 && !begins_before(self.next - 1) {
+            self.next = 0;
         }
-        let Some(words) = marked.bits.and_then(|from| self.words.get(from..from + words_of(span))) else {
+        while begins_before(self.next) {
+            self.next += 1;
+        }
+        let span = self.next.checked_sub(1).and_then(|at| marks.spans.get(at));
+        let Some(span) = span.filter(|span| addr - span.base < span.len) else {
+            // It might belong to one that was not understood.
+            return if marks.torn > 0 { PageMarks::Unknown } else { PageMarks::NoSpan };
+        };
+        let from = (span.bits as usize).checked_sub(1);
+        let Some(bits) = from.and_then(|from| marks.words.get(from..from + span.words())) else {
             return PageMarks::Unknown;
         };
-        let first = (addr - span.base).div_ceil(span.elem_size) as usize;
-        PageMarks::Swept { slot_size: span.elem_size, first, bits: words }
-    }
-
-    fn without_span(&self) -> PageMarks<'static> {
-        // It might belong to one that was not understood.
-        if self.torn > 0 { PageMarks::Unknown } else { PageMarks::NoSpan }
+        let first = (addr - span.base).div_ceil(span.slot_size) as usize;
+        PageMarks::Swept { slot_size: span.slot_size, first, bits }
     }
 }
 
 /// Objects of one span at most: a page of the least ones (runtime/sizeclasses.go).
 const MAX_SLOTS: u64 = PAGE_SIZE / 8;
-
-fn words_of(span: &Span) -> usize {
-    span.nelems.div_ceil(64) as usize
-}
-
-/// Where the bits are, in whole words: so the runtime allocates them (runtime/mheap.go
-/// `newMarkBits`).
-fn bits_of(span: &Span) -> (u64, usize) {
-    (span.alloc_bits, 8 * words_of(span))
-}
+/// Pages of a span of several objects at most (the same).
+const MAX_SMALL_PAGES: u64 = 10;
 
 impl SpanReader {
     /// The marks of the latest cycle in spans with a page that is wanted (by its address).
@@ -98,69 +144,58 @@ impl SpanReader {
         let mut marks = Marks { sweepgen: self.sweepgen(memory)?, ..Marks::default() };
         for found in self.found(memory)? {
             match found {
-                Found::Span(span) if span.nelems > MAX_SLOTS => marks.torn += 1,
+                Found::Span(span)
+                    if span.nelems > MAX_SLOTS || span.nelems > 1 && span.pages > MAX_SMALL_PAGES =>
+                {
+                    marks.torn += 1
+                }
                 Found::Span(span) if span.is_user_arena_chunk => marks.user_arenas += 1,
                 Found::Span(span) => {
                     let mut pages = (0..span.pages).map(|page| span.base + page * PAGE_SIZE);
                     // A large object begins in its first page.
                     let holds = if span.nelems == 1 { wanted(span.base) } else { pages.any(&wanted) };
                     if holds {
-                        marks.spans.push(Marked { span, bits: None });
+                        marks.spans.push(Marked::new(&span));
                     }
                 }
                 Found::NotHeap => {}
                 Found::Torn => marks.torn += 1,
             }
         }
-        marks.spans.sort_unstable_by_key(|marked| marked.span.base);
+        self.read_bits(memory, &mut marks)?;
+        marks.spans.sort_unstable_by_key(|span| span.base);
         // Two spans at one place: one was read before, one after it was freed.
         let before = marks.spans.len();
-        marks.spans.dedup_by_key(|marked| marked.span.base);
+        marks.spans.dedup_by_key(|span| span.base);
         marks.torn += (before - marks.spans.len()) as u64;
-        self.read_bits(memory, &mut marks)?;
-        marks.waiting = marks.spans.iter().filter(|marked| marked.bits.is_none()).count() as u64;
+        marks.waiting = marks.spans.iter().filter(|span| span.bits == 0).count() as u64;
         Ok(marks)
     }
 
-    /// Reads the bits of swept spans, and which of these have not changed meanwhile.
+    /// Reads the bits of swept spans, and whether these have changed meanwhile.
     fn read_bits(&self, memory: &impl ProcessMemory, marks: &mut Marks) -> Result<()> {
-        let swept = |span: &Span| [0, 3].contains(&span.sweepgen.wrapping_sub(marks.sweepgen));
-        let mut order: Vec<usize> = (0..marks.spans.len()).filter(|&i| swept(&marks.spans[i].span)).collect();
-        order.sort_unstable_by_key(|&i| marks.spans[i].span.alloc_bits);
-        let ranges: Vec<(u64, usize)> = order.iter().map(|&i| bits_of(&marks.spans[i].span)).collect();
-        let bytes = gather(memory, &ranges)?;
-        let (words, _) = bytes.as_chunks::<8>();
-        marks.words = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
-
-        let mut from = 0;
-        let starts: Vec<usize> = order
-            .iter()
-            .map(|&i| {
-                let start = from;
-                from += words_of(&marks.spans[i].span);
-                start
-            })
-            .collect();
-        let mut again: Vec<(usize, usize)> = order.into_iter().zip(starts).collect();
-        again.sort_unstable_by_key(|&(i, _)| marks.spans[i].span.addr);
-        let addrs: Vec<u64> = again.iter().map(|&(i, _)| marks.spans[i].span.addr).collect();
-        for ((i, start), found) in again.into_iter().zip(self.read(memory, &addrs)?) {
-            let marked = &mut marks.spans[i];
-            if matches!(found, Found::Span(now) if is_same(&now, &marked.span)) {
-                marked.bits = Some(start);
+        let generation = marks.sweepgen;
+        let swept = |span: &Marked| [0, 3].contains(&span.sweepgen.wrapping_sub(generation));
+        // In the order of the structs, which is much that of their addresses.
+        let swept: Vec<usize> = (0..marks.spans.len()).filter(|&i| swept(&marks.spans[i])).collect();
+        let mut order: Vec<(u64, usize)> = swept.iter().map(|&i| (marks.spans[i].alloc_bits, i)).collect();
+        order.sort_unstable();
+        // Whole words: so the runtime allocates them (runtime/mheap.go `newMarkBits`).
+        let ranges: Vec<(u64, usize)> =
+            order.iter().map(|&(bits, i)| (bits, 8 * marks.spans[i].words())).collect();
+        let bits = gather(memory, &ranges)?;
+        for ((_, i), bits) in order.into_iter().zip(bits.iter()) {
+            marks.spans[i].bits = marks.words.len() as u32 + 1;
+            marks.words.extend(bits.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)));
+        }
+        let addrs: Vec<u64> = swept.iter().map(|&i| marks.spans[i].addr).collect();
+        for (i, found) in swept.into_iter().zip(self.read(memory, &addrs)?) {
+            if !matches!(found, Found::Span(now) if marks.spans[i].is_same(&now)) {
+                marks.spans[i].bits = 0;
             }
         }
         Ok(())
     }
-}
-
-/// Whether a span still has the marks it had: only what the mutator moves may differ, and
-/// whether a P caches it.
-fn is_same(now: &Span, before: &Span) -> bool {
-    let cached = |span: &Span| span.sweepgen % 2 == 1;
-    let generation = |span: &Span| if cached(span) { span.sweepgen.wrapping_sub(3) } else { span.sweepgen };
-    let what = |span: &Span| (span.base, span.pages, span.elem_size, span.nelems, span.alloc_bits);
-    what(now) == what(before) && generation(now) == generation(before)
 }
 
 #[cfg(test)]
@@ -213,26 +248,32 @@ mod tests {
         for unswept in [SWEEPGEN - 2, SWEEPGEN + 1, SWEEPGEN - 1] {
             let marks = marks([SWEEPGEN, SWEEPGEN + 3, unswept]);
             assert_eq!((marks.sweepgen, marks.spans(), marks.waiting, marks.torn), (SWEEPGEN, 3, 1, 0));
-            let PageMarks::Swept { slot_size: 48, first: 0, bits } = marks.page(0xc000_0000) else {
-                panic!("{:?}", marks.page(0xc000_0000));
+            let PageMarks::Swept { slot_size: 48, first: 0, bits } = marks.pages().at(0xc000_0000) else {
+                panic!("{:?}", marks.pages().at(0xc000_0000));
             };
             assert_eq!(bits, [0xaaaa_aaaa_aaaa_aaaa; 3]);
             assert!(matches!(
-                marks.page(0xc000_2000),
+                marks.pages().at(0xc000_2000),
                 PageMarks::Swept { bits: &[0x5555_5555_5555_5555, ..], .. }
             ));
-            assert_eq!(marks.page(0xc010_0000), PageMarks::Unknown);
-            assert_eq!(marks.page(0xc000_4000), PageMarks::NoSpan);
-            assert_eq!(marks.page(0), PageMarks::NoSpan);
+            assert_eq!(marks.pages().at(0xc010_0000), PageMarks::Unknown);
+            assert_eq!(marks.pages().at(0xc000_4000), PageMarks::NoSpan);
+            assert_eq!(marks.pages().at(0), PageMarks::NoSpan);
         }
     }
 
     #[test]
     fn a_large_object_is_one_bit() {
         let marks = marks([SWEEPGEN; 3]);
-        assert_eq!(marks.page(0xc010_0000), PageMarks::Swept { slot_size: 40960, first: 0, bits: &[1] });
+        assert_eq!(
+            marks.pages().at(0xc010_0000),
+            PageMarks::Swept { slot_size: 40960, first: 0, bits: &[1] }
+        );
         // Nothing begins in its later pages.
-        assert_eq!(marks.page(0xc010_2000), PageMarks::Swept { slot_size: 40960, first: 1, bits: &[1] });
+        assert_eq!(
+            marks.pages().at(0xc010_2000),
+            PageMarks::Swept { slot_size: 40960, first: 1, bits: &[1] }
+        );
     }
 
     #[test]
@@ -243,7 +284,7 @@ mod tests {
         let mut memory = memory_of(&reader, &all);
         memory.write(0x9000, &[0; 24]).write(0x9800, &[0; 8]);
         let marks = reader.marks(&memory, |_| true).expect("readable");
-        assert_eq!((marks.torn, marks.page(0xc000_2000)), (1, PageMarks::Unknown));
+        assert_eq!((marks.torn, marks.pages().at(0xc000_2000)), (1, PageMarks::Unknown));
     }
 
     #[test]
@@ -269,7 +310,7 @@ mod tests {
             }
             if let Ok(marks) = reader.marks(&memory, |_| true) {
                 for page in [0, 0xc000_0000, 0xc000_2000, 0xc010_0000, !8191] {
-                    if let PageMarks::Swept { slot_size, bits, .. } = marks.page(page) {
+                    if let PageMarks::Swept { slot_size, bits, .. } = marks.pages().at(page) {
                         prop_assert!(slot_size > 0 && bits.len() <= 16);
                     }
                 }

@@ -21,7 +21,7 @@ pub use gc::{GcRecord, stw_reason};
 pub use globals::Global;
 pub use goroutines::{Goroutine, GoroutineReader, Goroutines, Status};
 pub use layout::Layout;
-pub use marks::{Marks, PageMarks};
+pub use marks::{Marks, PageMarks, Pages};
 pub use memstats::{MemStats, MemStatsReader};
 pub use profile::{Amounts, Bucket, HeapProfile, ProfileReader, Record};
 pub use scheduler::{SchedulerCounts, SchedulerReader};

@@ -135,28 +135,22 @@ impl SpanReader {
         let len = self.layout.len();
         // They lie side by side in chunks of 16 KiB (runtime/mfixalloc.go).
         let ranges: Vec<(u64, usize)> = addrs.iter().map(|&addr| (addr, len)).collect();
-        let bytes = match gather(memory, &ranges) {
-            Ok(bytes) => bytes,
+        match gather(memory, &ranges) {
+            Ok(structs) => {
+                Ok(addrs.iter().zip(structs.iter()).map(|(&addr, b)| self.layout.decode(addr, b)).collect())
+            }
             Err(_) => {
                 // Whether the process is there at all.
                 memory.read_u32(self.sweepgen)?;
-                self.read_each(memory, addrs)
-            }
-        };
-        Ok(addrs.iter().zip(bytes.chunks_exact(len)).map(|(&addr, b)| self.layout.decode(addr, b)).collect())
-    }
-
-    /// The structs one by one, as a wild address fails all that are read together.
-    fn read_each(&self, memory: &impl ProcessMemory, addrs: &[u64]) -> Vec<u8> {
-        let len = self.layout.len();
-        let mut bytes = vec![0; len * addrs.len()];
-        for (addr, bytes) in addrs.iter().zip(bytes.chunks_exact_mut(len)) {
-            if memory.read(*addr, bytes).is_err() {
-                // No span is in such a state.
-                bytes.fill(0xff);
+                Ok(addrs.iter().map(|&addr| self.read_one(memory, addr)).collect())
             }
         }
-        bytes
+    }
+
+    /// One by one, as a wild address fails all that are read together.
+    fn read_one(&self, memory: &impl ProcessMemory, addr: u64) -> Found {
+        let bytes = memory.read_vec(addr, self.layout.len());
+        bytes.map_or(Found::Torn, |bytes| self.layout.decode(addr, &bytes))
     }
 
     /// The contents of `mheap_.allspans`.

@@ -6,11 +6,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::base::{Error, Result, monotonic_ns};
+use crate::base::{Error, Result, monotonic_ns, thread_cpu_ns};
 use crate::event::{Event, Judged};
 use crate::memory::ProcessMemory;
 use crate::model::{Fate, State};
-use crate::runtime::{Marks, PageMarks, SpanReader};
+use crate::runtime::{PageMarks, SpanReader};
 use crate::source::live::LiveSource;
 
 /// The pause between two readings, at least; at most half of the collector's time goes
@@ -31,8 +31,6 @@ pub(super) struct Judge<M> {
     zero: u32,
     /// The latest epoch whose cycle was judged in full.
     judged: u32,
-    /// The epoch being judged, and what it has taken so far.
-    spent: (u32, Duration),
     /// Not to be repeated before.
     next: Instant,
     /// Why the latest reading did not judge its cycle in full.
@@ -52,16 +50,7 @@ impl<M: ProcessMemory> Judge<M> {
                 && before == sample
             {
                 let now = Instant::now();
-                let spent = (0, Duration::ZERO);
-                return Ok(Judge {
-                    reader,
-                    memory,
-                    zero,
-                    judged: 0,
-                    spent,
-                    next: now,
-                    obstacle: String::new(),
-                });
+                return Ok(Judge { reader, memory, zero, judged: 0, next: now, obstacle: String::new() });
             }
             // Marking may have been ending just then: the two counts change one after the other.
             before = sample;
@@ -88,9 +77,8 @@ impl<M: ProcessMemory> Judge<M> {
     /// Reads the marks and compares: the events that tell what was found, none if that
     /// was not possible.
     pub(super) fn judge(&mut self, state: &State) -> Vec<Event> {
-        let time_ns = monotonic_ns();
         let begin = Instant::now();
-        let events = self.events(state, time_ns, begin).unwrap_or_else(|e| {
+        let events = self.events(state).unwrap_or_else(|e| {
             // The target may just be ending: others see to that.
             self.obstacle = e.to_string();
             Vec::new()
@@ -99,7 +87,8 @@ impl<M: ProcessMemory> Judge<M> {
         events
     }
 
-    fn events(&mut self, state: &State, time_ns: u64, begin: Instant) -> Result<Vec<Event>> {
+    fn events(&mut self, state: &State) -> Result<Vec<Event>> {
+        let (time_ns, cpu_ns) = (monotonic_ns(), thread_cpu_ns());
         let Some(live) = &state.live else { return Ok(Vec::new()) };
         let marks = self.reader.marks(&self.memory, |page| live.follows(page))?;
         let epoch = marks.sweepgen.wrapping_sub(self.zero) / 2;
@@ -114,11 +103,15 @@ impl<M: ProcessMemory> Judge<M> {
             marks.waiting,
             marks.torn
         );
-        let dead = live.dead(epoch, |page| fate(&marks, page));
-        if self.spent.0 != epoch {
-            self.spent = (epoch, Duration::ZERO);
-        }
-        self.spent.1 += begin.elapsed();
+        let mut pages = marks.pages();
+        let dead = live.dead(epoch, |page| fate(pages.at(page)));
+        let took_ns = thread_cpu_ns().saturating_sub(cpu_ns);
+        log::debug!(
+            "marks of epoch {epoch}: {} in {:.1} ms; {} dead",
+            self.obstacle,
+            took_ns as f64 / 1e6,
+            dead.len()
+        );
         let mut events = Vec::new();
         if marks.user_arenas > 0 {
             events.push(Event::Note("the program uses user arenas: objects in them are not seen".into()));
@@ -127,7 +120,6 @@ impl<M: ProcessMemory> Judge<M> {
         // Were it a later one, allocations from before it would still be to come.
         if marks.waiting == 0 && marks.torn == 0 && epoch == state.latest_epoch {
             self.judged = epoch;
-            let took_ns = self.spent.1.as_nanos() as u64;
             events.push(Event::Judged(Judged { epoch, time_ns, took_ns, spans: marks.spans() }));
         }
         Ok(events)
@@ -142,8 +134,8 @@ fn zero(reader: &SpanReader, memory: &impl ProcessMemory, source: &LiveSource) -
     Ok((before == after).then(|| sweepgen.wrapping_sub(after.wrapping_mul(2))))
 }
 
-fn fate(marks: &Marks, page: u64) -> Fate<'_> {
-    match marks.page(page) {
+fn fate(marks: PageMarks<'_>) -> Fate<'_> {
+    match marks {
         PageMarks::Unknown => Fate::Unknown,
         PageMarks::NoSpan => Fate::Gone,
         PageMarks::Swept { slot_size, first, bits } => Fate::Marked { size: slot_size, first, bits },

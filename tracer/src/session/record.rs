@@ -29,7 +29,7 @@ pub struct Options {
     pub ring_bytes: u64,
     pub max_depth: u32,
     pub bpf_log: bool,
-    /// Bytes that following objects may take.
+    /// Bytes that following objects may take; 0: they are not followed.
     pub max_memory: u64,
 }
 
@@ -223,6 +223,9 @@ impl<'a, W: Write> Recorder<'a, W> {
         source: &LiveSource,
         max_memory: u64,
     ) -> Result<()> {
+        if max_memory == 0 {
+            return self.put(Event::Note("no memory was given to follow objects in (--max-memory 0)".into()));
+        }
         let judge = match SpanReader::new(&target.binary, layout, target.target.load_bias) {
             Ok(reader) => Judge::start(reader, *self.memory, source).await,
             Err(e) => Err(e),

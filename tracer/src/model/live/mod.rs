@@ -8,6 +8,7 @@
 mod cohorts;
 mod growth;
 mod page;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ pub use growth::Growth;
 use growth::History;
 pub use page::Fate;
 use page::{Object, PAGE, Page};
+use table::PageTable;
 
 use crate::event::{Alloc, UNKNOWN_SLOT};
 
@@ -67,8 +69,8 @@ pub struct Alive {
 #[derive(Debug)]
 pub struct Live {
     /// By address divided by `PAGE`.
-    pages: HashMap<u64, Page>,
-    /// Bytes that `pages` take.
+    pages: PageTable,
+    /// Bytes that the pages refer to.
     page_memory: usize,
     cohorts: Cohorts,
     /// By call, as far as any have died.
@@ -91,7 +93,7 @@ impl Live {
     pub(super) fn new(max_memory: u64) -> Live {
         let max_memory = usize::try_from(max_memory).unwrap_or(usize::MAX);
         Live {
-            pages: HashMap::new(),
+            pages: PageTable::default(),
             page_memory: 0,
             cohorts: Cohorts::default(),
             died: Vec::new(),
@@ -116,7 +118,7 @@ impl Live {
         let addr = if aligned { alloc.ptr & !15 } else { alloc.ptr };
         let number = addr / PAGE;
         // Who was there before is dead: the whole page when its slots had another size.
-        match self.pages.get(&number) {
+        match self.pages.get(number) {
             Some(page) if page.size != size => self.bury_page(number, alloc.epoch),
             Some(_) if !fits => self.bury_slot(number, addr, alloc.epoch),
             _ => {}
@@ -126,11 +128,7 @@ impl Live {
         }
         let bytes = if fits { 0 } else { size };
         let Some(cohort) = self.cohorts.join(call, alloc.epoch, bytes) else { return };
-        let page = self.pages.entry(number).or_insert_with(|| {
-            let page = Page::new(size);
-            self.page_memory += page.memory();
-            page
-        });
+        let page = self.pages.get_or_insert(number, || Page::new(size));
         let before = page.memory();
         page.add(page.slot(addr), Object { cohort, fits });
         self.page_memory = self.page_memory + page.memory() - before;
@@ -141,11 +139,11 @@ impl Live {
 
     /// Bytes that depend on how many objects are followed.
     fn of_objects(&self) -> usize {
-        self.page_memory + self.cohorts.memory()
+        self.pages.memory() + self.page_memory + self.cohorts.memory()
     }
 
     fn bury_page(&mut self, number: u64, epoch: u32) {
-        let Some(mut page) = self.pages.remove(&number) else { return };
+        let Some(mut page) = self.pages.remove(number) else { return };
         self.page_memory -= page.memory();
         let size = page.size;
         page.retain(
@@ -155,7 +153,7 @@ impl Live {
     }
 
     fn bury_slot(&mut self, number: u64, addr: u64, epoch: u32) {
-        let Some(page) = self.pages.get_mut(&number) else { return };
+        let Some(page) = self.pages.get_mut(number) else { return };
         let size = page.size;
         page.empty_slot(page.slot(addr), |object| {
             bury(&mut self.cohorts, &mut self.died, &self.thinned, object, size, epoch);
@@ -163,13 +161,12 @@ impl Live {
     }
 
     /// Which of the followed objects from before `epoch` are dead, by their slots as in
-    /// [`crate::event::Event::Deaths`]. `fate` says what became of the page at an address.
+    /// [`crate::event::Event::Deaths`]. `fate` says what became of the page at an address;
+    /// it is asked of each once, in ascending order.
     pub fn dead<'a>(&self, epoch: u32, mut fate: impl FnMut(u64) -> Fate<'a>) -> Vec<u64> {
-        let mut numbers: Vec<u64> = self.pages.keys().copied().collect();
-        numbers.sort_unstable();
         let mut dead = Vec::new();
-        for number in numbers {
-            let page = &self.pages[&number];
+        for number in self.pages.numbers() {
+            let Some(page) = self.pages.get(number) else { continue };
             let start = number * PAGE;
             page.dead(
                 fate(start),
@@ -182,14 +179,14 @@ impl Live {
 
     /// Whether any object is followed whose slot begins in the page at this address.
     pub fn follows(&self, addr: u64) -> bool {
-        self.pages.contains_key(&(addr / PAGE))
+        self.pages.get(addr / PAGE).is_some()
     }
 
     /// Objects in these slots from before `epoch` have died.
     pub(super) fn deaths(&mut self, epoch: u32, slots: &[u64]) {
         for of_page in slots.chunk_by(|a, b| a / PAGE == b / PAGE) {
             let Some(number) = of_page.first().map(|addr| addr / PAGE) else { continue };
-            let Some(page) = self.pages.get_mut(&number) else { continue };
+            let Some(page) = self.pages.get_mut(number) else { continue };
             let before = page.memory();
             let size = page.size;
             let mut dead: Vec<usize> = of_page.iter().map(|&addr| page.slot(addr)).collect();
@@ -206,7 +203,7 @@ impl Live {
             }
             if page.is_empty() {
                 self.page_memory -= before;
-                self.pages.remove(&number);
+                self.pages.remove(number);
             } else {
                 page.shrink();
                 self.page_memory = self.page_memory + page.memory() - before;
@@ -323,26 +320,27 @@ impl Live {
     }
 
     fn drop_unfollowed(&mut self) {
-        let (cohorts, thinned) = (&mut self.cohorts, &self.thinned);
-        self.page_memory = 0;
-        self.pages.retain(|number, page| {
+        for number in self.pages.numbers() {
+            let Some(page) = self.pages.get_mut(number) else { continue };
             let size = page.size;
             let mut dropped = Vec::new();
-            let calls: &Cohorts = cohorts;
+            let (cohorts, thinned) = (&self.cohorts, &self.thinned);
             let keep = |slot: usize, object: Object| {
-                let call = calls.get(object.cohort).call as usize;
+                let call = cohorts.get(object.cohort).call as usize;
                 let level = thinned.get(call).copied().unwrap_or(0);
                 is_followed(number * PAGE + slot as u64 * size, level)
             };
+            let before = page.memory();
             page.retain(keep, |object| dropped.push(object));
-            for object in dropped {
-                cohorts.leave(object.cohort, if object.fits { 0 } else { size });
-            }
             page.shrink();
-            let kept = !page.is_empty();
-            self.page_memory += if kept { page.memory() } else { 0 };
-            kept
-        });
+            self.page_memory = self.page_memory + page.memory() - before;
+            if page.is_empty() {
+                self.pages.remove(number);
+            }
+            for object in dropped {
+                self.cohorts.leave(object.cohort, if object.fits { 0 } else { size });
+            }
+        }
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) struct Page {
     /// Bytes of a slot.
     pub(super) size: u64,
     /// The first object of each slot, once that takes less room than `few`.
-    dense: Option<Dense>,
+    dense: Option<Box<Dense>>,
     /// All others, by slot: while there are few, and tiny objects in one block.
     few: Vec<Entry>,
 }
@@ -101,11 +101,10 @@ impl Page {
         (addr % PAGE / self.size) as usize
     }
 
-    /// Bytes of memory it takes, its place in a hash table included.
+    /// Bytes of memory that it refers to.
     pub(super) fn memory(&self) -> usize {
-        const ENTRY: usize = size_of::<(u64, Page)>() * 8 / 7;
-        let dense = self.dense.as_ref().map_or(0, |d| 8 * d.held.len() + 4 * d.cohorts.len());
-        ENTRY + dense + size_of::<Entry>() * self.few.capacity()
+        let memory = |d: &Dense| size_of::<Dense>() + 8 * d.held.len() + 4 * d.cohorts.len();
+        self.dense.as_deref().map_or(0, memory) + size_of::<Entry>() * self.few.capacity()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -126,7 +125,7 @@ impl Page {
             self.few.reserve_exact(self.few.len() / 4 + 2);
         }
         self.few.insert(at, entry);
-        let dense = 4 * self.slots() + 16;
+        let dense = size_of::<Dense>() + 8 * self.slots().div_ceil(64) + 4 * self.slots();
         if self.dense.is_none() && size_of::<Entry>() * self.few.len() > dense {
             self.make_dense();
         }
@@ -136,7 +135,7 @@ impl Page {
         let mut dense = Dense::new(self.slots());
         self.few.retain(|e| !dense.put(usize::from(e.slot), Object { cohort: e.cohort, fits: e.fits }));
         self.few.shrink_to_fit();
-        self.dense = Some(dense);
+        self.dense = Some(Box::new(dense));
     }
 
     /// Every object, in no particular order.
@@ -216,10 +215,14 @@ impl Page {
         let mut slots: Vec<usize> = Vec::new();
         if let Some(dense) = &self.dense {
             for (i, &held) in dense.held.iter().enumerate() {
-                let unmarked = held & !word_at(bits, first + 64 * i);
-                let of_word = [unmarked];
-                let of_word = set_bits(&of_word).map(|bit| 64 * i + bit);
-                slots.extend(of_word.filter(|&slot| dense.get(slot).is_some_and(|o| old(o.cohort))));
+                let mut unmarked = held & !word_at(bits, first + 64 * i);
+                while unmarked != 0 {
+                    let slot = 64 * i + unmarked.trailing_zeros() as usize;
+                    unmarked &= unmarked - 1;
+                    if dense.cohorts.get(slot).is_some_and(|cohort| old(cohort & !FITS)) {
+                        slots.push(slot);
+                    }
+                }
             }
         }
         let unmarked = |slot: usize| word_at(bits, first + slot) & 1 == 0;
