@@ -173,6 +173,52 @@ mod privileged {
         });
     }
 
+    /// Every object of these sites is alive, dead or new, whatever else is known.
+    fn check_sums(report: &Report) -> Result<()> {
+        let followed = report.sites.iter().filter_map(|site| Some((site, site.life.as_ref()?)));
+        for (site, life) in followed {
+            let all = site.live_objects.unwrap_or(0) + life.died_objects + life.new_objects;
+            ensure!(all == site.alloc_objects, "{site:?}");
+        }
+        ensure!(report.capture.following.is_some(), "{:?}", report.capture);
+        Ok(())
+    }
+
+    #[test]
+    fn a_target_killed_in_the_middle_leaves_what_was_learnt_until_then() -> Result<()> {
+        let scratch = tempfile::tempdir()?;
+        let file = scratch.path().join("killed.heaptap");
+        let mut target = start_target(&build("lives", NEWEST, Variant::Stripped)?, &[])?;
+        let recording = start_recording(target.pid(), &file)?;
+        step(&mut target, "hold")?;
+        step(&mut target, "gc")?;
+        target.send("storm 4")?;
+        target.signal(Signal::SIGKILL)?;
+        let ended = recording.wait(PATIENCE)?;
+        ensure!(
+            ended.status.success() && ended.stderr.contains("until the target ended"),
+            "{}",
+            ended.stderr
+        );
+        check_sums(&Report::of(&file)?)
+    }
+
+    #[test]
+    fn a_stopped_target_is_reported_as_it_stands() -> Result<()> {
+        let scratch = tempfile::tempdir()?;
+        let file = scratch.path().join("stopped.heaptap");
+        let mut target = start_target(&build("lives", NEWEST, Variant::Stripped)?, &[])?;
+        let recording = start_recording(target.pid(), &file)?;
+        step(&mut target, "hold")?;
+        let truth = step(&mut target, "gc")?;
+        target.signal(Signal::SIGSTOP)?;
+        end_recording(recording)?;
+        let report = Report::of(&file)?;
+        let wrong = differences(&report, &truth, false);
+        ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+        check_sums(&report)
+    }
+
     #[test]
     fn little_memory_makes_estimates_and_says_so() -> Result<()> {
         let scratch = tempfile::tempdir()?;

@@ -332,6 +332,9 @@ impl<'a, W: Write> Recorder<'a, W> {
                 }
                 self.put(Event::Counters(read.value))
             }
+            Err(e) if self.state.counters.is_none() => {
+                self.put(Event::Note(format!("coverage is unknown: {e}")))
+            }
             Err(e) => {
                 log::debug!("runtime counters: {e}");
                 Ok(())

@@ -7,8 +7,9 @@ use hashbrown::HashMap;
 
 use super::page::Page;
 
-/// Pages of one arena: 64 MiB.
-const ARENA: u64 = 8192;
+/// Pages of one arena: 4 MiB. Larger ones make no difference to speed, but to what a hostile
+/// capture can make us allocate with one event.
+const ARENA: u64 = 512;
 
 #[derive(Debug)]
 struct Arena {
