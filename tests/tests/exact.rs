@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use tests::manifest::{Manifest, Markers};
@@ -120,36 +121,52 @@ mod privileged {
         Ok(())
     }
 
+    /// A copy of the target program, and where to record it.
+    struct Copy {
+        scratch: tempfile::TempDir,
+        program: PathBuf,
+        target: Process,
+    }
+
+    impl Copy {
+        fn start(name: &str) -> Result<Copy> {
+            let scratch = tempfile::tempdir()?;
+            let program = scratch.path().join(name);
+            tests::copy_program(build("exact", NEWEST, Variant::Stripped)?, &program)?;
+            let target = start_target(&program, &[])?;
+            Ok(Copy { scratch, program, target })
+        }
+
+        fn file(&self) -> PathBuf {
+            self.scratch.path().join("copy.heaptap")
+        }
+
+        /// Runs the phase under this recording, whose report must be exact.
+        fn check(mut self, record: Process) -> Result<()> {
+            let manifest = run_phase(&mut self.target)?;
+            end_recording(record)?;
+            let wrong = manifest.differences(&Report::of(&self.file())?, &markers()?);
+            ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+            Ok(())
+        }
+    }
+
     #[test]
     fn a_process_is_found_by_its_name() -> Result<()> {
-        let scratch = tempfile::tempdir()?;
-        let program = scratch.path().join("ht-by-name");
-        tests::copy_program(build("exact", NEWEST, Variant::Stripped)?, &program)?;
-        let file = scratch.path().join("name.heaptap");
-        let mut target = start_target(&program, &[])?;
-        let mut record = Process::spawn(heaptap().args(["record", "--name", "ht-by-name", "-o"]).arg(&file))?;
+        let copy = Copy::start("ht-by-name")?;
+        let mut record = heaptap();
+        record.args(["record", "--name", "ht-by-name", "-o"]).arg(copy.file());
+        let mut record = Process::spawn(&mut record)?;
         await_recording(&mut record)?;
-        let manifest = run_phase(&mut target)?;
-        end_recording(record)?;
-        let wrong = manifest.differences(&Report::of(&file)?, &markers()?);
-        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-        Ok(())
+        copy.check(record)
     }
 
     #[test]
     fn a_deleted_executable_is_recorded_all_the_same() -> Result<()> {
-        let scratch = tempfile::tempdir()?;
-        let program = scratch.path().join("deleted");
-        tests::copy_program(build("exact", NEWEST, Variant::Stripped)?, &program)?;
-        let mut target = start_target(&program, &[])?;
-        fs::remove_file(&program)?;
-        let file = scratch.path().join("deleted.heaptap");
-        let record = start_recording(target.pid(), &file)?;
-        let manifest = run_phase(&mut target)?;
-        end_recording(record)?;
-        let wrong = manifest.differences(&Report::of(&file)?, &markers()?);
-        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-        Ok(())
+        let copy = Copy::start("deleted")?;
+        fs::remove_file(&copy.program)?;
+        let record = start_recording(copy.target.pid(), &copy.file())?;
+        copy.check(record)
     }
 }
 

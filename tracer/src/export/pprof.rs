@@ -182,10 +182,6 @@ fn profile(report: &Report) -> proto::Profile {
     proto::Profile {
         sample_type,
         sample,
-        mapping: builder.mappings,
-        location: builder.locations,
-        function: builder.functions,
-        string_table: builder.strings,
         time_nanos: signed(report.capture.started_unix_ns),
         duration_nanos: (report.capture.duration_s * 1e9) as i64,
         period_type,
@@ -193,6 +189,7 @@ fn profile(report: &Report) -> proto::Profile {
         period: 1,
         comment,
         default_sample_type,
+        ..builder.tables()
     }
 }
 
@@ -204,16 +201,11 @@ fn goroutine_profile(goroutines: &Goroutines) -> proto::Profile {
     proto::Profile {
         sample_type: vec![count],
         sample,
-        mapping: builder.mappings,
-        location: builder.locations,
-        function: builder.functions,
-        string_table: builder.strings,
         time_nanos: signed(goroutines.read_unix_ns),
-        duration_nanos: 0,
         period_type: Some(count),
         period: 1,
         comment,
-        default_sample_type: 0,
+        ..builder.tables()
     }
 }
 
@@ -226,16 +218,11 @@ fn heap_profile(snapshot: &Snapshot, profile: &Profile) -> proto::Profile {
     proto::Profile {
         sample_type,
         sample,
-        mapping: builder.mappings,
-        location: builder.locations,
-        function: builder.functions,
-        string_table: builder.strings,
         time_nanos: signed(snapshot.read_unix_ns),
-        duration_nanos: 0,
         period_type,
         period: profile.rate,
         comment,
-        default_sample_type: 0,
+        ..builder.tables()
     }
 }
 
@@ -251,6 +238,17 @@ struct Builder {
 }
 
 impl Builder {
+    /// What was collected; the rest of the profile is empty.
+    fn tables(self) -> proto::Profile {
+        proto::Profile {
+            mapping: self.mappings,
+            location: self.locations,
+            function: self.functions,
+            string_table: self.strings,
+            ..proto::Profile::default()
+        }
+    }
+
     fn new(target: &Target) -> Builder {
         let mut builder = Builder {
             strings: Vec::new(),
