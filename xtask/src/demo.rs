@@ -72,7 +72,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     println!("{}served {} requests meanwhile\n", recorded.stderr, requests.load(Ordering::Relaxed));
 
-    shell::run(heaptap().arg("report").arg(&capture).args(["--limit", "15"]))?;
+    shell::run(heaptap().arg("report").arg(&capture).args(["--sort", "inuse-bytes", "--limit", "15"]))?;
     shell::run(heaptap().arg("report").arg(&capture).args(["--format", "pprof", "-o"]).arg(&pprof))?;
     println!("\nwrote {}; look at it with: go tool pprof -http=: {0}", pprof.display());
     Ok(())

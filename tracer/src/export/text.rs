@@ -111,12 +111,13 @@ fn table(report: &Report, options: &TableOptions, text: &mut String) {
     }
 }
 
-const COLUMNS: usize = 9;
+const COLUMNS: usize = 10;
 /// Leading columns are numbers, set to the right.
-const NUMBERS: usize = 6;
+const NUMBERS: usize = 7;
 
 fn heading() -> [String; COLUMNS] {
-    ["OBJECTS", "BYTES", "LIVE OBJ", "LIVE", "SHARE", "CUM", "KIND", "TYPE", "SITE"].map(String::from)
+    ["OBJECTS", "BYTES", "LIVE OBJ", "LIVE", "GROWTH/MIN", "SHARE", "CUM", "KIND", "TYPE", "SITE"]
+        .map(String::from)
 }
 
 fn cells(row: &Row, sort: Measure, sum: u64, total: u64) -> [String; COLUMNS] {
@@ -130,12 +131,23 @@ fn cells(row: &Row, sort: Measure, sum: u64, total: u64) -> [String; COLUMNS] {
         format_bytes(row.bytes),
         known(row.live_objects, format_count),
         known(row.live_bytes, format_bytes),
+        row.growth.map_or("-".into(), growth),
         share(row.measure(sort)),
         share(sum),
         row.kind.name().into(),
         cut(&printable(if row.type_name.is_empty() { "-" } else { &row.type_name })),
         printable(&row.place).into_owned(),
     ]
+}
+
+/// With its sign; what does not grow says so by a dot.
+fn growth(bytes_per_minute: f64) -> String {
+    let bytes = format_bytes(bytes_per_minute.abs() as u64);
+    match bytes_per_minute {
+        grows if grows >= 1.0 => format!("+{bytes}"),
+        shrinks if shrinks <= -1.0 => format!("-{bytes}"),
+        _ => ".".into(),
+    }
 }
 
 fn cut(name: &str) -> String {

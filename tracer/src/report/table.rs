@@ -15,13 +15,15 @@ pub enum Grouping {
 }
 
 /// Sites with the same place, type and kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Row {
     pub objects: u64,
     pub bytes: u64,
     /// `None`: nobody knows.
     pub live_objects: Option<u64>,
     pub live_bytes: Option<u64>,
+    /// Live bytes per minute, the sum over its sites; `None`: nobody knows.
+    pub growth: Option<f64>,
     pub kind: Kind,
     pub type_name: String,
     /// `main.handle`, by line with ` handler.go:17`.
@@ -49,6 +51,7 @@ pub fn rows(sites: &[Site], grouping: Grouping, measure: Measure) -> Vec<Row> {
             bytes: 0,
             live_objects: None,
             live_bytes: None,
+            growth: None,
             kind: site.kind,
             type_name: site.type_name.clone(),
             place,
@@ -57,6 +60,9 @@ pub fn rows(sites: &[Site], grouping: Grouping, measure: Measure) -> Vec<Row> {
         row.bytes = row.bytes.saturating_add(site.alloc_bytes);
         row.live_objects = plus(row.live_objects, site.live_objects);
         row.live_bytes = plus(row.live_bytes, site.live_bytes);
+        if let Some(growth) = site.life.as_ref().and_then(|life| life.growth_bytes_per_minute) {
+            row.growth = Some(row.growth.unwrap_or(0.0) + growth);
+        }
     }
     let mut rows: Vec<Row> = groups.into_values().collect();
     // The map's order stands among equals.
