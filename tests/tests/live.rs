@@ -56,6 +56,20 @@ impl Target {
         Ok(LiveSource::attach(&self.options(method))?)
     }
 
+    /// Probes, as the last site, any instruction that is passed once a GC cycle with the
+    /// world stopped: the first one behind the stack check of freeStackSpans, `push %rbp`.
+    fn add_epoch_site(&mut self) -> Result<()> {
+        let start = self.binary.functions()?.by_name("runtime.freeStackSpans").context("no function")?.start;
+        let code = self.binary.read(start, 64).context("no code")?;
+        let push = code.iter().position(|byte| *byte == 0x55).context("no push %rbp")? as u64;
+        let mut site = self.plan.sites[0].clone();
+        site.address = start + push;
+        site.file_offset = self.binary.file_offset(site.address).context("not in the file")?;
+        site.purpose = Purpose::GcEpoch;
+        self.plan.sites.push(site);
+        Ok(())
+    }
+
     /// Has the target do something, and awaits that it is done.
     fn tell(&mut self, command: &str) -> Result<()> {
         self.process.send(command)?;
@@ -235,18 +249,7 @@ mod privileged {
     #[test]
     fn gc_epochs_are_counted_and_carried_by_the_allocations_behind_them() -> Result<()> {
         let mut target = Target::start("1.26")?;
-        // Any instruction that is passed once a cycle with the world stopped will do: the
-        // first one behind the stack check of freeStackSpans, `push %rbp`.
-        let start =
-            target.binary.functions()?.by_name("runtime.freeStackSpans").context("no function")?.start;
-        let code = target.binary.read(start, 64).context("no code")?;
-        let push = code.iter().position(|byte| *byte == 0x55).context("no push %rbp")? as u64;
-        let mut site = target.plan.sites[0].clone();
-        site.address = start + push;
-        site.file_offset = target.binary.file_offset(site.address).context("not in the file")?;
-        site.purpose = Purpose::GcEpoch;
-        target.plan.sites.push(site);
-
+        target.add_epoch_site()?;
         let source = target.attach(Method::Multi)?;
         target.tell("alloc 10 1")?;
         target.tell("gc")?;
@@ -293,6 +296,30 @@ mod privileged {
 
             drop(target.attach(method)?);
             ensure!(target.code()? == original, "{method:?}: probes of a dropped source");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn probes_on_allocations_come_off_alone() -> Result<()> {
+        for method in [Method::Multi, Method::Perf] {
+            let mut target = Target::start("1.26")?;
+            target.add_epoch_site()?;
+            let original = target.code()?;
+            let mut source = target.attach(method)?;
+            target.tell("alloc 10 1")?;
+            source.detach_allocations();
+            let changed: Vec<bool> =
+                target.code()?.iter().zip(&original).map(|(now, was)| now != was).collect();
+            ensure!(changed == [false, true], "{method:?}: {changed:?}");
+
+            let hits = source.hits()?;
+            target.tell("alloc 1000 1")?;
+            target.tell("gc")?;
+            ensure!(source.hits()? == hits + 1, "{method:?}: {} after {hits}", source.hits()?);
+            let received = Received::rest_of(source);
+            ensure!(received.by_allocate(&target)?.len() == 10, "{method:?}: {}", received.allocs.len());
+            ensure!(received.epochs == [1], "{method:?}: {:?}", received.epochs);
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Placing the probes: one `uprobe_multi` link, or one perf event per site.
+//! Placing the probes: `uprobe_multi` links, or one perf event per site.
 
 use std::io;
 use std::num::NonZeroU32;
@@ -10,19 +10,70 @@ use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink,
 use super::object::{Form, Program, uprobe};
 use super::{AttachOptions, uprobe_multi};
 use crate::base::{Error, Result};
+use crate::plan::{Purpose, Site};
 
 /// What keeps the probes in place; dropping it removes them.
-#[derive(Debug)]
-pub(super) enum Probes {
-    Multi { _link: OwnedFd },
-    Perf { links: Vec<UProbeLink> },
+#[derive(Debug, Default)]
+pub(super) struct Probes {
+    allocations: Vec<Link>,
+    others: Vec<Link>,
 }
 
-/// Places the probes, as the program was loaded for.
-pub(super) fn attach(mut program: Program, options: &AttachOptions<'_>) -> Result<Probes> {
+#[derive(Debug)]
+enum Link {
+    Multi { _fd: OwnedFd },
+    Perf { _link: UProbeLink },
+}
+
+impl Probes {
+    /// Removes the probes on allocation sites.
+    pub(super) fn remove_allocations(&mut self) {
+        remove(self.allocations.drain(..));
+    }
+}
+
+impl Drop for Probes {
+    fn drop(&mut self) {
+        remove(self.allocations.drain(..).chain(self.others.drain(..)));
+    }
+}
+
+/// Closes links side by side: the kernel waits out a grace period for each.
+fn remove(links: impl Iterator<Item = Link>) {
+    std::thread::scope(|scope| {
+        for link in links {
+            scope.spawn(|| drop(link));
+        }
+    });
+}
+
+/// Places the probes, as the program was loaded for. Those on allocation sites come last:
+/// what they see is then already told apart by GC cycle.
+pub(super) fn attach(program: &mut Program, options: &AttachOptions<'_>) -> Result<Probes> {
+    let is_allocation = |site: &Site| matches!(site.purpose, Purpose::Alloc(_));
+    let others = place(program, options, |site| !is_allocation(site))?;
+    Ok(Probes { allocations: place(program, options, is_allocation)?, others })
+}
+
+/// Places the probes on some of the plan's sites; a probe's cookie is its site's index.
+fn place(
+    program: &mut Program,
+    options: &AttachOptions<'_>,
+    wanted: impl Fn(&Site) -> bool,
+) -> Result<Vec<Link>> {
+    let sites = options.plan.sites.iter().enumerate().filter(|(_, site)| wanted(site));
+    let (cookies, offsets): (Vec<u64>, Vec<u64>) =
+        sites.map(|(index, site)| (index as u64, site.file_offset)).unzip();
+    if offsets.is_empty() {
+        return Ok(Vec::new());
+    }
     match &program.form {
-        Form::Multi(loaded) => multi(loaded, options),
-        Form::Perf => perf(&mut program, options),
+        Form::Multi(loaded) => {
+            let fd = uprobe_multi::link(loaded, &executable(options.pid), &offsets, &cookies, options.pid)
+                .map_err(|e| not_attached(options.pid, e))?;
+            Ok(vec![Link::Multi { _fd: fd }])
+        }
+        Form::Perf => perf(program, options.pid, &offsets, &cookies),
     }
 }
 
@@ -32,44 +83,24 @@ fn executable(pid: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/exe"))
 }
 
-fn multi(program: &OwnedFd, options: &AttachOptions<'_>) -> Result<Probes> {
-    let offsets: Vec<u64> = options.plan.sites.iter().map(|site| site.file_offset).collect();
-    let link = uprobe_multi::link(program, &executable(options.pid), &offsets, options.pid)
-        .map_err(|e| not_attached(options.pid, e))?;
-    Ok(Probes::Multi { _link: link })
-}
-
-fn perf(program: &mut Program, options: &AttachOptions<'_>) -> Result<Probes> {
-    let pid = NonZeroU32::new(options.pid).ok_or_else(|| Error::usage("0 is not the id of a process"))?;
-    let cookies = program.cookies;
+fn perf(program: &mut Program, pid: u32, offsets: &[u64], cookies: &[u64]) -> Result<Vec<Link>> {
+    let process = NonZeroU32::new(pid).ok_or_else(|| Error::usage("0 is not the id of a process"))?;
+    let has_cookies = program.cookies;
     let uprobe = uprobe(&mut program.ebpf)?;
-    let path = executable(options.pid);
-    let mut links = Vec::with_capacity(options.plan.sites.len());
-    for (index, site) in options.plan.sites.iter().enumerate() {
+    let path = executable(pid);
+    let mut links = Vec::with_capacity(offsets.len());
+    for (&offset, &cookie) in offsets.iter().zip(cookies) {
         let point = UProbeAttachPoint {
-            location: UProbeAttachLocation::AbsoluteOffset(site.file_offset),
-            cookie: cookies.then_some(index as u64),
+            location: UProbeAttachLocation::AbsoluteOffset(offset),
+            cookie: has_cookies.then_some(cookie),
         };
         let link = uprobe
-            .attach(point, &path, UProbeScope::OneProcess(pid))
+            .attach(point, &path, UProbeScope::OneProcess(process))
             .and_then(|id| uprobe.take_link(id))
-            .map_err(|e| not_attached(options.pid, e))?;
-        links.push(link);
+            .map_err(|e| not_attached(pid, e))?;
+        links.push(Link::Perf { _link: link });
     }
-    Ok(Probes::Perf { links })
-}
-
-impl Drop for Probes {
-    /// Perf links are closed side by side: the kernel waits out a grace period for each.
-    fn drop(&mut self) {
-        if let Probes::Perf { links } = self {
-            std::thread::scope(|scope| {
-                for link in links.drain(..) {
-                    scope.spawn(|| drop(link));
-                }
-            });
-        }
-    }
+    Ok(links)
 }
 
 /// Why probes could not be placed in the process.

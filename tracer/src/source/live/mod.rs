@@ -5,14 +5,19 @@
 //! nothing stays behind when heaptap is killed.
 
 mod attach;
+mod calibrate;
 pub mod doctor;
 mod object;
 mod reader;
 mod uprobe_multi;
 
+use std::sync::Arc;
+
 use aya::maps::{Array, Map};
 use tokio::sync::mpsc;
 use tracer_common::GcAddresses;
+
+pub use calibrate::trap_cost;
 
 use crate::base::{Error, Result};
 use crate::event::Event;
@@ -58,7 +63,8 @@ pub struct GoidOffsets {
 pub enum Method {
     /// `Multi` where the kernel has it, else `Perf`.
     Auto,
-    /// One `uprobe_multi` link for all sites: attached and detached in milliseconds.
+    /// A `uprobe_multi` link for the allocation sites and one for all others: attached and
+    /// detached in milliseconds.
     /// Linux 6.6 has it, 6.10 fixed its process filter, which missed all threads but
     /// the first (Linux commit 46ba0e49b642).
     Multi,
@@ -79,21 +85,51 @@ pub struct LiveSource {
     reader: reader::Reader,
     /// The program's map EPOCH.
     epochs: Map,
+    /// The program's map COUNTERS.
+    counters: Arc<Map>,
 }
 
-impl LiveSource {
-    /// Places the plan's probes in the process. Events flow when this returns.
+/// The eBPF program in the kernel, verified: that takes most of the time of attaching.
+#[derive(Debug)]
+pub struct Prepared<'a> {
+    program: object::Program,
+    options: AttachOptions<'a>,
+}
+
+impl<'a> Prepared<'a> {
+    /// Loads the program for the plan.
     ///
     /// # Errors
     /// Usage: ring or depth out of range, more than 256 sites. Environment: the kernel
-    /// or the user's rights do not allow it. Failed: the process has ended.
-    pub fn attach(options: &AttachOptions<'_>) -> Result<LiveSource> {
-        let mut program = object::Program::load(options)?;
+    /// or the user's rights do not allow it.
+    pub fn new(options: &AttachOptions<'a>) -> Result<Prepared<'a>> {
+        Ok(Prepared { program: object::Program::load(options)?, options: *options })
+    }
+
+    /// Places the plan's probes in the process. Events flow when this returns.
+    ///
+    /// # Errors
+    /// Environment: the kernel or the user's rights do not allow it. Failed: the process
+    /// has ended.
+    pub fn attach(self) -> Result<LiveSource> {
+        let Prepared { mut program, options } = self;
         let epochs = reader::take(&mut program.ebpf, "EPOCH")?;
-        let (reader, events) = reader::Reader::start(&mut program.ebpf, options.bpf_log)?;
+        let counters = Arc::new(reader::take(&mut program.ebpf, "COUNTERS")?);
+        let (reader, events) =
+            reader::Reader::start(&mut program.ebpf, Arc::clone(&counters), options.bpf_log)?;
         let method = program.method();
-        let probes = attach::attach(program, options)?;
-        Ok(LiveSource { method, probes: Some(probes), events, reader, epochs })
+        let probes = attach::attach(&mut program, &options)?;
+        Ok(LiveSource { method, probes: Some(probes), events, reader, epochs, counters })
+    }
+}
+
+impl LiveSource {
+    /// Loads the program and places the probes.
+    ///
+    /// # Errors
+    /// Those of [`Prepared::new`] and [`Prepared::attach`].
+    pub fn attach(options: &AttachOptions<'_>) -> Result<LiveSource> {
+        Prepared::new(options)?.attach()
     }
 
     /// How the probes were attached: `Multi` or `Perf`.
@@ -122,7 +158,25 @@ impl LiveSource {
         Array::try_from(&self.epochs).and_then(|epochs| epochs.get(&0, 0)).map_err(object::map_error)
     }
 
-    /// Removes the probes (20 to 60 ms with `Method::Multi`); what they sent until now
+    /// Traps of any site so far, on all CPUs.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn hits(&self) -> Result<u64> {
+        let counters = reader::counters(&self.counters)?;
+        Ok(counters.iter().fold(0, |sum: u64, cpu| sum.wrapping_add(cpu.hits)))
+    }
+
+    /// Removes the probes on allocation sites (20 to 40 ms with `Method::Multi`, else the
+    /// kernel takes some 100 ms a site); GC cycles and stops of the world are still told.
+    /// What the removed probes sent is still to be received.
+    pub fn detach_allocations(&mut self) {
+        if let Some(probes) = &mut self.probes {
+            probes.remove_allocations();
+        }
+    }
+
+    /// Removes the probes (50 to 80 ms with `Method::Multi`); what they sent until now
     /// is still to be received. Does nothing the second time.
     pub fn detach(&mut self) {
         self.probes = None;

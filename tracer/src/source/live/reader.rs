@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use aya::Ebpf;
-use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues, RingBuf};
 use aya_log::EbpfLogger;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use tokio::sync::mpsc;
@@ -39,12 +39,16 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Takes the ring and the counters from `ebpf` and starts draining.
-    pub(super) fn start(ebpf: &mut Ebpf, bpf_log: bool) -> Result<(Reader, mpsc::Receiver<Vec<Event>>)> {
+    /// Takes the ring from `ebpf` and starts draining.
+    pub(super) fn start(
+        ebpf: &mut Ebpf,
+        counters: Arc<Map>,
+        bpf_log: bool,
+    ) -> Result<(Reader, mpsc::Receiver<Vec<Event>>)> {
         let (sender, receiver) = mpsc::channel(BATCHES);
         let drain = Drain {
             ring: take(ebpf, "EVENTS")?.try_into().map_err(map_error)?,
-            loss: Loss::new(take(ebpf, "COUNTERS")?.try_into().map_err(map_error)?),
+            loss: Loss::new(counters),
             logger: bpf_log.then(|| EbpfLogger::init(ebpf).ok()).flatten(),
             sender,
         };
@@ -76,6 +80,11 @@ impl Drop for Reader {
 
 pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
     ebpf.take_map(name).ok_or_else(|| missing(name))
+}
+
+/// What each CPU counted, by the program's map COUNTERS.
+pub(super) fn counters(map: &Map) -> Result<PerCpuValues<Counters>> {
+    PerCpuArray::try_from(map).and_then(|counters| counters.get(&0, 0)).map_err(map_error)
 }
 
 fn thread_error(error: io::Error) -> Error {
@@ -137,13 +146,13 @@ impl Drain {
 
 /// The loss counters and what was last told of them.
 struct Loss {
-    counters: PerCpuArray<MapData, Counters>,
+    counters: Arc<Map>,
     told: Vec<Counters>,
     looked: Instant,
 }
 
 impl Loss {
-    fn new(counters: PerCpuArray<MapData, Counters>) -> Loss {
+    fn new(counters: Arc<Map>) -> Loss {
         Loss { counters, told: Vec::new(), looked: Instant::now() }
     }
 
@@ -153,7 +162,7 @@ impl Loss {
             return;
         }
         self.looked = Instant::now();
-        let Ok(counters) = self.counters.get(&0, 0) else {
+        let Ok(counters) = counters(&self.counters) else {
             return;
         };
         self.told.resize(counters.len(), Counters::default());

@@ -80,11 +80,19 @@ fn load_function(function: &Function, log: &mut [u8]) -> io::Result<OwnedFd> {
     bpf(bpf_cmd::BPF_PROG_LOAD, &mut attr)
 }
 
-/// Attaches `program` at each of `offsets` in the file at `path`, for process `pid`; a
-/// probe's cookie is its index. The probes live as long as the link's descriptor.
-pub(super) fn link(program: &OwnedFd, path: &Path, offsets: &[u64], pid: u32) -> io::Result<OwnedFd> {
+/// Attaches `program` at each of `offsets` in the file at `path`, for process `pid`, with
+/// as many `cookies`. The probes live as long as the link's descriptor.
+pub(super) fn link(
+    program: &OwnedFd,
+    path: &Path,
+    offsets: &[u64],
+    cookies: &[u64],
+    pid: u32,
+) -> io::Result<OwnedFd> {
+    if cookies.len() != offsets.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let cookies: Vec<u64> = (0..offsets.len() as u64).collect();
     // SAFETY: all-zero bytes are a valid bpf_attr.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
     attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd() as u32;
