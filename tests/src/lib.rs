@@ -12,6 +12,7 @@ pub use xtask::targets::{Variant, build, build_with, source_dir};
 
 pub mod dump;
 pub mod manifest;
+pub mod probes;
 pub mod profile;
 pub mod report;
 

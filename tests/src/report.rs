@@ -28,12 +28,28 @@ pub struct Capture {
     pub gc_cycles: u64,
     pub following: Option<Following>,
     pub coverage: Coverage,
+    pub cost: Option<Cost>,
+    pub breaker: Option<Breaker>,
     pub notes: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
 pub struct Following {
     pub judged_gc_cycles: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Cost {
+    pub hits: u64,
+    pub trap_ns: u64,
+    pub target_cpu_percent: f64,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Breaker {
+    pub tripped_at_s: f64,
+    pub overhead_percent: f64,
+    pub limit_percent: f64,
 }
 
 /// Seen by heaptap, as a share of what the runtime counted.
@@ -51,6 +67,8 @@ pub struct Totals {
 
 #[derive(Debug, Deserialize)]
 pub struct GcCycle {
+    /// Since the capture began.
+    pub mark_end_ns: i64,
     /// `None`: not judged.
     pub survivors: Option<Survivors>,
     /// Bytes the runtime marked; `None`: its record is missing.

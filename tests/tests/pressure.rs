@@ -1,14 +1,13 @@
 //! Under load nothing is lost, and however heaptap ends, its target runs on unharmed.
 
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
+use tests::probes::{code, probe_sites};
 use tests::{NEWEST, PATIENCE, Process, Report, Signal, Variant, build};
-use tests::{end_recording, run_heaptap, start_recording, start_target};
+use tests::{end_recording, start_recording, start_target};
 
 /// The objects the target says it has made so far; awaits its next line.
 fn allocs(churn: &mut Process) -> Result<u64> {
@@ -32,34 +31,6 @@ fn processor_time(pid: u32) -> Result<Duration> {
     let ticks = |field: usize| fields.get(field - 3).context("a short stat")?.parse().context("a number");
     let (user, system): (f64, f64) = (ticks(14)?, ticks(15)?);
     Ok(Duration::from_secs_f64((user + system) / TICKS_PER_SECOND))
-}
-
-/// The instructions at which a program is probed, as link-time addresses.
-fn probed_addresses(program: &Path) -> Result<Vec<u64>> {
-    #[derive(Deserialize)]
-    struct Plan {
-        sites: Vec<Site>,
-    }
-    #[derive(Deserialize)]
-    struct Site {
-        address: u64,
-    }
-    let path = program.to_str().context("a path in UTF-8")?;
-    let ended = run_heaptap(&["plan", "--binary", path, "--json"])?;
-    ensure!(ended.status.success(), "{}", ended.stderr);
-    let plan: Plan = serde_json::from_str(&ended.stdout)?;
-    Ok(plan.sites.iter().map(|site| site.address).collect())
-}
-
-/// The code at each address; five bytes hold any probe the kernel writes.
-fn code(pid: u32, addresses: &[u64]) -> Result<Vec<[u8; 5]>> {
-    let memory = File::open(format!("/proc/{pid}/mem"))?;
-    let read = |&address: &u64| {
-        let mut bytes = [0; 5];
-        memory.read_exact_at(&mut bytes, address).with_context(|| format!("code at {address:#x}"))?;
-        Ok(bytes)
-    };
-    addresses.iter().map(read).collect()
 }
 
 mod privileged {
@@ -95,7 +66,7 @@ mod privileged {
     #[test]
     fn a_killed_heaptap_leaves_no_probe_behind() -> Result<()> {
         let program = build("churn", NEWEST, Variant::Plain)?;
-        let addresses = probed_addresses(&program)?;
+        let addresses: Vec<u64> = probe_sites(&program)?.iter().map(|site| site.address).collect();
         let scratch = tempfile::tempdir()?;
         let mut churn = start_target(&program, &["-rate", "10000", "-interval", "100ms"])?;
         let original = code(churn.pid(), &addresses)?;

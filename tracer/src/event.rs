@@ -64,6 +64,10 @@ pub enum Event {
     /// the stream as soon as it was read: no `Alloc` that happened after the reading
     /// precedes it (those that happened before it may follow), so that coverage is exact.
     Counters(Counters),
+    /// What the probes have cost the target so far.
+    Cost(Cost),
+    /// The probes cost the target too much: those on allocation sites were taken off.
+    Tripped(Tripped),
     /// What the runtime's own heap profiler knew before the first allocation was seen;
     /// many rows come in several of these.
     Baseline(Baseline),
@@ -304,6 +308,29 @@ pub struct Counters {
     pub objects: u64,
     /// Bytes by size class, as `MemStats.TotalAlloc`.
     pub bytes: u64,
+}
+
+/// What was counted and used from when the probes were in place.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cost {
+    /// Traps of any site.
+    pub hits: u64,
+    /// Nanoseconds that one trap takes on this machine, as measured before.
+    pub trap_ns: u64,
+    /// Processor time of the target, all its threads, in nanoseconds.
+    pub cpu_ns: u64,
+}
+
+/// When and why a recording took the probes off allocation sites.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tripped {
+    /// They were gone by then: every [`Alloc`] is from before, though it may come after this.
+    pub time_ns: u64,
+    /// Share of the target's processor time that traps took, and the most they were to take.
+    pub overhead_percent: f64,
+    pub limit_percent: f64,
 }
 
 /// Sites that had objects alive before a capture began, as the runtime had sampled them.

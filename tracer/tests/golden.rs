@@ -240,6 +240,7 @@ fn capture() -> Vec<u8> {
     events.extend(allocations());
     events.push(Event::Lost { cpu: 1, events: 2, stacks: 0 });
     events.push(counters(START + 9 * SECOND, 1000 + objects + 2, 64000 + 116_128));
+    events.push(Event::Cost(Cost { hits: 1460, trap_ns: 930, cpu_ns: 4 * SECOND }));
     events.push(Event::Note("the type at one site was decoded from the machine code".into()));
     events.push(Event::End(End { time_ns: START + 10 * SECOND, reason: EndReason::Interrupted }));
     let mut writer = Writer::new(Vec::new(), "memory").unwrap();

@@ -1,4 +1,4 @@
-//! Sizes and durations as people write them: `64MiB`, `30s`; and as they read them.
+//! Sizes and shares as people write them: `64MiB`, `5%`; and as they read them.
 
 use super::{Error, Result};
 
@@ -21,6 +21,16 @@ pub fn parse_bytes(text: &str) -> Result<u64> {
     }
     let value = number.parse::<f64>().map_err(|_| bad())? * factor as f64;
     if value.is_finite() && value < u64::MAX as f64 { Ok(value as u64) } else { Err(bad()) }
+}
+
+/// Parses a share in percent, above 0 and at most 100: `5%`, `0.5`.
+pub fn parse_percent(text: &str) -> Result<f64> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim();
+    match number.parse::<f64>() {
+        Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent),
+        _ => Err(Error::usage(format!("not a share in percent: {text:?}"))
+            .hint("write shares as 5% or 0.5%, at most 100%")),
+    }
 }
 
 /// A byte count as `512 B`, `1.5 KiB`, `23.4 MiB`.
@@ -59,6 +69,16 @@ mod tests {
         }
         for text in ["", "MiB", "-1", "1x", "99999999999999999999G", "1e9"] {
             assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn shares_are_above_zero_and_at_most_all() {
+        for (text, want) in [("5%", 5.0), ("0.5", 0.5), ("100 %", 100.0)] {
+            assert_eq!(parse_percent(text).ok(), Some(want), "{text}");
+        }
+        for text in ["", "%", "0", "-1%", "101%", "nan", "5%%"] {
+            assert!(parse_percent(text).is_err(), "{text}");
         }
     }
 

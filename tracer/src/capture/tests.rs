@@ -54,6 +54,10 @@ fn event() -> impl Strategy<Value = Event> {
             Event::Judged(Judged { epoch, time_ns, ..Judged::default() })
         }),
         1 => any::<u64>().prop_map(|max_memory| Event::Follow { max_memory }),
+        1 => (any::<u64>(), any::<u64>()).prop_map(|(hits, cpu_ns)| Event::Cost(Cost { hits, trap_ns: 1, cpu_ns })),
+        1 => (any::<u64>(), 0.0..100.0, 0.0..100.0).prop_map(|(time_ns, overhead_percent, limit_percent)| {
+            Event::Tripped(Tripped { time_ns, overhead_percent, limit_percent })
+        }),
         1 => (any::<u64>(), prop::collection::vec(frame(), 0..3))
             .prop_map(|(pc, frames)| Event::Symbol { pc, frames }),
         1 => (any::<u64>(), ".*", any::<u64>()).prop_map(|(addr, name, size)| Event::Type {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::base::units;
+use crate::base::{Error, units};
 
 /// Says where a running Go process's heap goes, without a restart.
 #[derive(Debug, Parser)]
@@ -83,6 +83,10 @@ pub struct Record {
     /// Memory for following objects until they die; beyond it they are sampled; 0: do not follow them
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_memory)]
     pub max_memory: u64,
+    /// Take the probes off allocations when they take more of the target's CPU time than this
+    /// (5%); the recording goes on without them [default: no limit]
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
+    pub max_overhead: Option<f64>,
     /// Frames kept per stack
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=128))]
     pub depth: u32,
@@ -267,10 +271,18 @@ pub struct Doctor {
 }
 
 fn parse_bytes(text: &str) -> Result<u64, String> {
-    units::parse_bytes(text).map_err(|e| match e.hint_text() {
-        Some(hint) => format!("{e}; {hint}"),
-        None => e.to_string(),
-    })
+    units::parse_bytes(text).map_err(explained)
+}
+
+fn parse_percent(text: &str) -> Result<f64, String> {
+    units::parse_percent(text).map_err(explained)
+}
+
+fn explained(error: Error) -> String {
+    match error.hint_text() {
+        Some(hint) => format!("{error}; {hint}"),
+        None => error.to_string(),
+    }
 }
 
 /// Below this, what is known of call sites alone takes more.

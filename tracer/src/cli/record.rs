@@ -10,7 +10,7 @@ use super::{find_process, is_watched, note, runtime, write_json};
 use crate::base::Result;
 use crate::base::units::format_count;
 use crate::capture::Writer;
-use crate::event::EndReason;
+use crate::event::{EndReason, Tripped};
 use crate::model::State;
 use crate::report::Report;
 use crate::session::{self, Options, Recording};
@@ -38,10 +38,19 @@ pub(super) fn run(args: &Record) -> Result<u8> {
         ring_bytes: args.buffer,
         max_depth: args.depth,
         max_memory: args.max_memory,
+        max_overhead: args.max_overhead,
         bpf_log: args.bpf_log,
     };
-    let recording =
-        runtime()?.block_on(session::record(&target, &options, writer, ready, |s| show(&bar, s)))?;
+    let mut told = false;
+    let progress = |state: &State| {
+        if let Some(tripped) = state.tripped
+            && !std::mem::replace(&mut told, true)
+        {
+            bar.suspend(|| tell(tripped));
+        }
+        show(&bar, state);
+    };
+    let recording = runtime()?.block_on(session::record(&target, &options, writer, ready, progress))?;
     bar.finish_and_clear();
     conclude(args, &path, &recording)
 }
@@ -62,6 +71,13 @@ fn progress_bar(duration: Option<Duration>) -> ProgressBar {
 fn show(bar: &ProgressBar, state: &State) {
     bar.set_message(summary(state));
     bar.tick();
+}
+
+fn tell(tripped: Tripped) {
+    note(&format!(
+        "the probes took {:.1}% of the target's processor time, more than {}%: no allocations are recorded any more",
+        tripped.overhead_percent, tripped.limit_percent
+    ));
 }
 
 fn summary(state: &State) -> String {

@@ -9,7 +9,7 @@ use super::snapshot::{TableOptions as SampledOptions, sites as sampled_sites};
 use super::{printable, put};
 use crate::base::Result;
 use crate::base::units::{format_bytes, format_count};
-use crate::report::{Grouping, Measure, Report, Row, rows};
+use crate::report::{Capture, Grouping, Measure, Report, Row, rows};
 
 /// How much to show, and in which order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -83,11 +83,26 @@ pub(super) fn header(report: &Report, text: &mut String) {
         ("events", format!("{}, {} lost", format_count(capture.events), format_count(capture.lost))),
         ("gc cycles", cycles),
         ("coverage", coverage),
+        ("overhead", overhead(capture)),
         ("allocated", amount(totals.alloc_objects, totals.alloc_bytes)),
         ("alive", live),
     ] {
         line(text, &format!("{name:<10} {}", printable(&value)));
     }
+}
+
+/// What the probes cost, and whether that was too much.
+fn overhead(capture: &Capture) -> String {
+    let Some(cost) = capture.cost else { return "not known".into() };
+    let tripped = capture.breaker.map_or(String::new(), |breaker| {
+        format!("; too much, no allocations from {:.1} s on", breaker.tripped_at_s)
+    });
+    format!(
+        "{:.2}% of the target's CPU time, {} traps of {} ns{tripped}",
+        cost.target_cpu_percent,
+        format_count(cost.hits),
+        format_count(cost.trap_ns)
+    )
 }
 
 fn table(report: &Report, options: &TableOptions, text: &mut String) {

@@ -16,8 +16,8 @@ pub use calls::{Call, CallSums, Calls, Tally};
 pub use live::{AGES, Alive, ByAge, Died, Fate, Growth, Live};
 
 use crate::event::{
-    Alloc, Assist, Baseline, Counters, End, Event, Frame, GcCycle, Inferred, Judged, SiteId, SiteInfo,
-    StackId, Start, TypeInfo,
+    Alloc, Assist, Baseline, Cost, Counters, End, Event, Frame, GcCycle, Inferred, Judged, SiteId, SiteInfo,
+    StackId, Start, Tripped, TypeInfo,
 };
 
 /// Everything known after some events of a capture.
@@ -49,6 +49,10 @@ pub struct State {
     pub lost: BTreeMap<u32, (u64, u64)>,
     /// The first and the latest reading of the runtime's counters.
     pub counters: Option<(Counters, Counters)>,
+    /// What the probes cost as of the latest reading; `None`: it is not known.
+    pub cost: Option<Cost>,
+    /// From when on, and why, no allocation was recorded.
+    pub tripped: Option<Tripped>,
     /// What was alive before the capture; `None`: it was not looked at.
     pub baseline: Option<Baseline>,
     pub notes: Vec<String>,
@@ -155,6 +159,11 @@ impl State {
                 self.calls.reading(counters.begin_ns.midpoint(counters.end_ns));
                 let first = self.counters.map_or(*counters, |(first, _)| first);
                 self.counters = Some((first, *counters));
+            }
+            Event::Cost(cost) => self.cost = Some(*cost),
+            Event::Tripped(tripped) => {
+                self.latest_ns = self.latest_ns.max(tripped.time_ns);
+                self.tripped = Some(*tripped);
             }
             Event::Baseline(baseline) => {
                 let known = self.baseline.get_or_insert_default();

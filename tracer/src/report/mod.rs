@@ -9,6 +9,7 @@ pub mod goroutines;
 mod kind;
 mod life;
 mod notes;
+mod overhead;
 mod sites;
 pub mod snapshot;
 mod table;
@@ -22,6 +23,7 @@ use serde::Serialize;
 
 pub use kind::Kind;
 pub use life::{Life, Survival};
+pub use overhead::{Breaker, Cost};
 pub use sites::{Frame, Site};
 pub use table::{Grouping, Row, place, rows};
 
@@ -87,6 +89,10 @@ pub struct Capture {
     pub coverage: Option<Coverage>,
     /// `None`: objects were not followed after their allocation.
     pub following: Option<Following>,
+    /// `None` when what a trap costs could not be measured.
+    pub cost: Option<Cost>,
+    /// `None` when allocations were recorded to the end.
+    pub breaker: Option<Breaker>,
     pub notes: Vec<String>,
 }
 
@@ -177,6 +183,8 @@ impl Report {
                 missed_gc_cycles: gc::missed(state),
                 coverage,
                 following: following(state),
+                cost: overhead::cost(state),
+                breaker: overhead::breaker(state),
                 notes: Vec::new(),
             },
             target: target(start.target),

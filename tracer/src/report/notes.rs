@@ -1,7 +1,7 @@
 //! What a reader of a report must know before trusting its numbers.
 
 use super::sites::Sums;
-use super::{Coverage, Report};
+use super::{Coverage, Report, overhead};
 use crate::base::units::{format_bytes, format_count};
 use crate::model::State;
 
@@ -12,6 +12,7 @@ const FULL_COVERAGE: f64 = 0.999;
 pub(super) fn all(state: &State, report: &Report, sums: &Sums) -> Vec<String> {
     let mut notes = state.notes.clone();
     notes.extend(completeness(state, report));
+    notes.extend(overhead::notes(report.capture.breaker, state.live.is_some()));
     notes.extend(before_attach(state, report));
     notes.extend(loss(state));
     notes.extend(missed_cycles(report.capture.missed_gc_cycles));

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::event::{
-    self, Alloc, Counters, Event, Frame, Inferred, SiteId, StackId, Start, TypeInfo, UNKNOWN_SLOT,
+    self, Alloc, Counters, Event, Frame, Inferred, SiteId, StackId, Start, Tripped, TypeInfo, UNKNOWN_SLOT,
 };
 
 fn symbol(pc: u64, functions: &[&str]) -> Event {
@@ -139,6 +139,34 @@ fn coverage_is_seen_over_counted_and_said_when_partial() {
     assert_eq!(with(counters(20, 4, 80)).coverage, None);
     assert_eq!(with(counters(20, 5, 80)).coverage, None);
     assert_eq!(with(counters(10, 7, 112)).coverage, None);
+}
+
+#[test]
+fn the_cost_is_a_share_of_the_targets_processor_time() {
+    let cost = |hits, cpu_ns| event::Cost { hits, trap_ns: 900, cpu_ns };
+    for (cost, percent) in [(cost(0, 0), 0.0), (cost(100, 1_800_000), 5.0), (cost(100, 10), 100.0)] {
+        let capture = report(&[Event::Cost(event::Cost::default()), Event::Cost(cost)]).capture;
+        assert_eq!(capture.cost, Some(Cost { hits: cost.hits, trap_ns: 900, target_cpu_percent: percent }));
+    }
+    assert_eq!(report(&[]).capture.cost, None);
+}
+
+#[test]
+fn a_breaker_that_tripped_is_said_with_what_it_leaves_uncertain() {
+    let tripped = Tripped { time_ns: 1_500_000_010, overhead_percent: 86.25, limit_percent: 5.0 };
+    let start = Event::Start(Start { time_ns: 10, ..Start::default() });
+    let capture = report(&[start.clone(), Event::Tripped(tripped)]).capture;
+    let breaker = Breaker { tripped_at_s: 1.5, overhead_percent: 86.25, limit_percent: 5.0 };
+    assert_eq!((capture.breaker, capture.duration_s), (Some(breaker), 1.5));
+    let said = |notes: &[String], what: &str| notes.iter().any(|note| note.contains(what));
+    assert!(
+        said(&capture.notes, "more than the 5% of --max-overhead: from 1.500 s on"),
+        "{:?}",
+        capture.notes
+    );
+    assert!(!said(&capture.notes, "took its slot"), "nothing was followed: {:?}", capture.notes);
+    let followed = report(&[start, Event::Follow { max_memory: 1 << 20 }, Event::Tripped(tripped)]).capture;
+    assert!(said(&followed.notes, "took its slot"), "{:?}", followed.notes);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod enrich;
 mod gc;
 mod judge;
+mod overhead;
 mod record;
 mod snapshot;
 

@@ -11,14 +11,15 @@ use tracer_common::GcAddresses;
 
 use super::enrich::Enricher;
 use super::judge::Judge;
+use super::overhead::{Breaker, Meter};
 use crate::base::{Error, Result, monotonic_ns};
 use crate::capture::Writer;
-use crate::event::{Baseline, BaselineRow, End, EndReason, Event, SiteInfo, Start};
+use crate::event::{Baseline, BaselineRow, Cost, End, EndReason, Event, SiteInfo, Start, Tripped};
 use crate::memory::LiveMemory;
 use crate::model::State;
 use crate::plan::ProbePlan;
 use crate::runtime::{Bucket, CounterReader, GcRecord, Layout, ProfileReader, SpanReader};
-use crate::source::live::{AttachOptions, GoidOffsets, LiveSource, Method};
+use crate::source::live::{AttachOptions, GoidOffsets, LiveSource, Method, Prepared, trap_cost};
 use crate::target::{Ended, Identity, Watch};
 
 /// How to record.
@@ -31,6 +32,9 @@ pub struct Options {
     pub bpf_log: bool,
     /// Bytes that following objects may take; 0: they are not followed.
     pub max_memory: u64,
+    /// Most that traps may take of the target's processor time, in percent; beyond it the
+    /// probes on allocation sites are taken off.
+    pub max_overhead: Option<f64>,
 }
 
 /// A recording that has ended.
@@ -59,8 +63,8 @@ const BASELINE_ROWS: usize = 256;
 /// `ready` is called once, when the probes are in place; `progress` every second.
 ///
 /// # Errors
-/// When the runtime's layout is unknown, probes cannot be placed, or the capture cannot
-/// be written.
+/// When the runtime's layout is unknown, probes cannot be placed, a limit is given and what
+/// a trap costs cannot be measured, or the capture cannot be written.
 pub async fn record<W: Write>(
     target: &Identity,
     options: &Options,
@@ -77,8 +81,11 @@ pub async fn record<W: Write>(
     let pid = target.target.pid as i32;
     let memory = LiveMemory::new(pid);
     let watch = Watch::new(pid)?;
+    let trap = trap_cost(Method::Auto);
+    let prepared = Prepared::new(&attach_options(target, &layout, &plan, gc_addresses, options))?;
     let mut recorder = Recorder::start(target, &layout, &plan, &memory, writer)?;
-    let mut source = LiveSource::attach(&attach_options(target, &layout, &plan, gc_addresses, options))?;
+    let mut source = prepared.attach()?;
+    recorder.measure(trap, pid, options.max_overhead)?;
     recorder.read_counters()?;
     recorder.follow(target, &layout, &source, options.max_memory).await?;
     ready()?;
@@ -97,6 +104,7 @@ pub async fn record<W: Write>(
             () = until(recorder.judgement_due()) => recorder.judge(&watch)?,
             _ = tick.tick() => {
                 recorder.read_counters()?;
+                recorder.tell_cost(&source)?;
                 recorder.writer.flush()?;
                 progress(&recorder.state);
                 if started.elapsed() < TICK {
@@ -109,9 +117,15 @@ pub async fn record<W: Write>(
             }
             () = &mut over => break EndReason::Elapsed,
             () = &mut stop => break EndReason::Interrupted,
+            () = until(recorder.look_due()) => {}
+        }
+        // Whatever it was: while batches keep coming no timer gets its turn.
+        if recorder.look_due().is_some_and(|due| due <= Instant::now()) && recorder.look(&mut source)? {
+            progress(&recorder.state);
         }
     };
     recorder.read_counters()?;
+    recorder.tell_cost(&source)?;
     recorder.judge_the_rest(&mut source, &watch).await?;
     source.detach();
     while let Some(batch) = source.recv().await {
@@ -178,6 +192,10 @@ struct Recorder<'a, W: Write> {
     memory: &'a LiveMemory,
     counters: Option<CounterReader>,
     judge: Option<Judge<LiveMemory>>,
+    /// `None`: what the probes cost is not known.
+    meter: Option<Meter>,
+    /// `None`: it may cost anything, or it was too much.
+    breaker: Option<Breaker>,
     writer: Writer<W>,
     state: State,
     /// Reused between events.
@@ -197,6 +215,8 @@ impl<'a, W: Write> Recorder<'a, W> {
             memory,
             counters: None,
             judge: None,
+            meter: None,
+            breaker: None,
             writer,
             state: State::default(),
             explanations: Vec::new(),
@@ -275,6 +295,58 @@ impl<'a, W: Write> Recorder<'a, W> {
             }
         }
         Ok(())
+    }
+
+    /// Begins to measure what the probes cost, given what one `trap` does, and to hold that
+    /// against the limit.
+    fn measure(&mut self, trap: Result<Duration>, pid: i32, limit_percent: Option<f64>) -> Result<()> {
+        match trap.and_then(|trap| Meter::start(pid, trap)) {
+            Ok(meter) => {
+                self.meter = Some(meter);
+                self.breaker =
+                    limit_percent.map(|limit| Breaker::new(limit, Instant::now(), Cost::default()));
+                Ok(())
+            }
+            Err(e) if limit_percent.is_none() => {
+                self.put(Event::Note(format!("what the probes cost the target is unknown: {e}")))
+            }
+            Err(e) => Err(Error::environment("what the probes cost cannot be measured")
+                .because(e)
+                .hint("without --max-overhead it need not be known")),
+        }
+    }
+
+    fn cost(&self, source: &LiveSource) -> Result<Option<Cost>> {
+        let Some(meter) = &self.meter else { return Ok(None) };
+        Ok(meter.read(source.hits()?))
+    }
+
+    fn tell_cost(&mut self, source: &LiveSource) -> Result<()> {
+        self.cost(source)?.map_or(Ok(()), |cost| self.put(Event::Cost(cost)))
+    }
+
+    /// When to hold the cost against the limit, if there is one.
+    fn look_due(&self) -> Option<Instant> {
+        self.breaker.as_ref().map(Breaker::due)
+    }
+
+    /// Holds the cost against the limit; true if it was too much.
+    fn look(&mut self, source: &mut LiveSource) -> Result<bool> {
+        let Some(mut breaker) = self.breaker.take() else { return Ok(false) };
+        // A target that has ended has no more to lose.
+        let Some(cost) = self.cost(source)? else { return Ok(false) };
+        let Some(overhead_percent) = breaker.look(Instant::now(), cost) else {
+            self.breaker = Some(breaker);
+            return Ok(false);
+        };
+        let limit_percent = breaker.limit_percent();
+        // Read for the last time while every allocation is still seen, so that coverage is
+        // that of the time until now.
+        self.read_counters()?;
+        self.counters = None;
+        source.detach_allocations();
+        self.put(Event::Tripped(Tripped { time_ns: monotonic_ns(), overhead_percent, limit_percent }))?;
+        Ok(true)
     }
 
     /// Reads what the runtime's own heap profiler has sampled so far.
