@@ -107,7 +107,7 @@ pub(super) fn build(state: &State) -> (Vec<Site>, Sums) {
         let resolved = Resolved::new(state, &call);
         let amount = resolved.amount(&all);
         sums.add(&resolved, &all, amount);
-        sums.counted_objects += counted.objects;
+        sums.counted_objects = sums.counted_objects.wrapping_add(counted.objects);
         sums.counted_bytes = sums.counted_bytes.wrapping_add(counted.bytes);
         let stack = stacks.get(call.stack);
         sums.stackless_objects += if stack.lost { all.objects } else { 0 };
