@@ -135,6 +135,11 @@ const MAX_SLOTS: u64 = PAGE_SIZE / 8;
 /// Pages of a span of several objects at most (the same).
 const MAX_SMALL_PAGES: u64 = 10;
 
+/// Whether it has no more slots and pages than spans have; a large object has one slot.
+fn is_small(span: &Span) -> bool {
+    span.nelems <= MAX_SLOTS && (span.nelems == 1 || span.pages <= MAX_SMALL_PAGES)
+}
+
 impl SpanReader {
     /// The marks of the latest cycle in spans with a page that is wanted (by its address).
     ///
@@ -142,26 +147,20 @@ impl SpanReader {
     /// Failed when the process is gone or its memory makes no sense.
     pub fn marks(&self, memory: &impl ProcessMemory, wanted: impl Fn(u64) -> bool) -> Result<Marks> {
         let mut marks = Marks { sweepgen: self.sweepgen(memory)?, ..Marks::default() };
-        for found in self.found(memory)? {
-            match found {
-                Found::Span(span)
-                    if span.nelems > MAX_SLOTS || span.nelems > 1 && span.pages > MAX_SMALL_PAGES =>
-                {
-                    marks.torn += 1
+        self.visit(memory, |found| match found {
+            Found::Span(span) if !is_small(&span) => marks.torn += 1,
+            Found::Span(span) if span.is_user_arena_chunk => marks.user_arenas += 1,
+            Found::Span(span) => {
+                let mut pages = (0..span.pages).map(|page| span.base + page * PAGE_SIZE);
+                // A large object begins in its first page.
+                let holds = if span.nelems == 1 { wanted(span.base) } else { pages.any(&wanted) };
+                if holds {
+                    marks.spans.push(Marked::new(&span));
                 }
-                Found::Span(span) if span.is_user_arena_chunk => marks.user_arenas += 1,
-                Found::Span(span) => {
-                    let mut pages = (0..span.pages).map(|page| span.base + page * PAGE_SIZE);
-                    // A large object begins in its first page.
-                    let holds = if span.nelems == 1 { wanted(span.base) } else { pages.any(&wanted) };
-                    if holds {
-                        marks.spans.push(Marked::new(&span));
-                    }
-                }
-                Found::NotHeap => {}
-                Found::Torn => marks.torn += 1,
             }
-        }
+            Found::NotHeap => {}
+            Found::Torn => marks.torn += 1,
+        })?;
         self.read_bits(memory, &mut marks)?;
         marks.spans.sort_unstable_by_key(|span| span.base);
         // Two spans at one place: one was read before, one after it was freed.

@@ -104,27 +104,23 @@ impl SpanReader {
     pub fn all(&self, memory: &impl ProcessMemory) -> Result<Noted<Vec<Span>>> {
         let mut read = Noted::new(Vec::new());
         let mut torn = 0u64;
-        for found in self.found(memory)? {
-            match found {
-                Found::Span(span) => read.value.push(span),
-                Found::NotHeap => {}
-                Found::Torn => torn += 1,
-            }
-        }
+        self.visit(memory, |found| match found {
+            Found::Span(span) => read.value.push(span),
+            Found::NotHeap => {}
+            Found::Torn => torn += 1,
+        })?;
         if torn > 0 {
             read.notes.push(format!("{torn} spans were being changed while they were read: left out"));
         }
         Ok(read)
     }
 
-    /// What each `mspan` struct holds that was ever made.
-    pub(super) fn found(&self, memory: &impl ProcessMemory) -> Result<Vec<Found>> {
-        let addrs = self.addresses(memory)?;
-        let mut found = Vec::with_capacity(addrs.len());
-        for batch in addrs.chunks(BATCH) {
-            found.extend(self.read(memory, batch)?);
+    /// Hands over what each `mspan` struct holds that was ever made.
+    pub(super) fn visit(&self, memory: &impl ProcessMemory, mut visitor: impl FnMut(Found)) -> Result<()> {
+        for batch in self.addresses(memory)?.chunks(BATCH) {
+            self.read(memory, batch)?.into_iter().for_each(&mut visitor);
         }
-        Ok(found)
+        Ok(())
     }
 
     /// The spans whose structs are at these addresses, one for each.
