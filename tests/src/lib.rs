@@ -116,8 +116,11 @@ pub fn copy_program(from: impl AsRef<Path>, to: &Path) -> Result<()> {
 ///
 /// # Errors
 /// When it does not end, or not with code 0.
-pub fn end_recording(record: Process) -> Result<Ended> {
+pub fn end_recording(mut record: Process) -> Result<Ended> {
     record.signal(Signal::SIGINT)?;
+    // A program that it started shares its standard input, and may end once that is closed
+    // to await the end: not before the recording is complete.
+    record.stderr_line(|line| line.starts_with("recorded"), PATIENCE)?;
     let ended = record.wait(PATIENCE)?;
     if !ended.status.success() {
         bail!("heaptap record: {}\n{}", ended.status, ended.stderr);

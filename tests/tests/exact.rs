@@ -105,8 +105,6 @@ mod privileged {
         let mut record = Process::spawn(&mut record)?;
         await_recording(&mut record)?;
         let manifest = run_phase(&mut record)?;
-        // While the program waits, so that its counters are read once more. It ends with
-        // its standard input.
         end_recording(record)?;
 
         let report = Report::of(&file)?;

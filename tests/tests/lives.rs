@@ -159,9 +159,6 @@ mod privileged {
             step(&mut record, "hold")?;
             step(&mut record, "drop")?;
             let truth = step(&mut record, "gc")?;
-            // The program ends with its standard input, which is closed to await heaptap's end.
-            record.signal(Signal::SIGINT)?;
-            record.stderr_line(|line| line.starts_with("recorded"), PATIENCE)?;
             end_recording(record)?;
             let report = Report::of(&file)?;
             let last = report.gc.last().context("a cycle")?;

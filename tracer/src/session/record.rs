@@ -276,22 +276,27 @@ impl<'a, W: Write> Recorder<'a, W> {
     /// Judges the latest cycle that the probes have seen, once its events are here and as
     /// far as its spans get swept in time.
     async fn judge_the_rest(&mut self, source: &mut LiveSource, watch: &Watch) -> Result<()> {
-        let deadline = Instant::now() + LAST_JUDGEMENT;
+        let latest = source.epoch()?;
+        // Events may have piled up: the clock runs from when they were taken.
+        let mut deadline = None;
         while let Some(judge) = &self.judge
-            && judge.is_behind(source.epoch()?)
+            && judge.is_behind(latest)
             && watch.ended().is_none()
         {
-            let due = judge.due(&self.state).unwrap_or(deadline);
+            if self.state.latest_epoch >= latest {
+                let deadline = *deadline.get_or_insert_with(|| Instant::now() + LAST_JUDGEMENT);
+                if Instant::now() >= deadline {
+                    let note = judge.obstacle();
+                    return self.put(Event::Note(note));
+                }
+            }
+            let due = judge.due(&self.state);
             tokio::select! {
                 batch = source.recv() => match batch {
                     Some(batch) => self.take(batch)?,
                     None => return Ok(()),
                 },
-                () = until(Some(due.min(deadline))) => self.judge(watch)?,
-            }
-            if Instant::now() >= deadline {
-                let note = self.judge.as_ref().map(Judge::obstacle).unwrap_or_default();
-                return self.put(Event::Note(note));
+                () = until(due) => self.judge(watch)?,
             }
         }
         Ok(())
