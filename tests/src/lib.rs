@@ -11,6 +11,7 @@ pub use xtask::process::{Ended, Process, Signal};
 pub use xtask::targets::{Variant, build, build_with, source_dir};
 
 pub mod dump;
+pub mod lives;
 pub mod manifest;
 pub mod probes;
 pub mod profile;

@@ -24,6 +24,8 @@ pub struct Target {
 
 #[derive(Debug, Deserialize)]
 pub struct Capture {
+    pub mode: String,
+    pub sampling: Option<Sampling>,
     pub lost: u64,
     pub gc_cycles: u64,
     pub following: Option<Following>,
@@ -31,6 +33,11 @@ pub struct Capture {
     pub cost: Option<Cost>,
     pub breaker: Option<Breaker>,
     pub notes: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct Sampling {
+    pub rate_bytes: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -91,8 +98,17 @@ pub struct Site {
     /// `None`: not known.
     pub live_objects: Option<u64>,
     pub live_bytes: Option<u64>,
+    /// `None`: the numbers are no estimates.
+    pub error_bytes: Option<ErrorBytes>,
     pub life: Option<Life>,
     pub frames: Vec<Frame>,
+}
+
+/// Half the widths of 95% confidence intervals.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct ErrorBytes {
+    pub alloc: u64,
+    pub live: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]

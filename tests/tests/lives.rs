@@ -1,43 +1,15 @@
 //! Which objects are alive, against a program that knows which of its objects are.
 
-use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use serde::Deserialize;
+use tests::lives::{Amount, Truth, sites_of, step};
 use tests::report::Site;
 use tests::{GoLine, NEWEST, PATIENCE, Process, Report, Signal, Variant, build, end_recording};
 use tests::{await_recording, heaptap, matrix, start_recording, start_target};
-
-/// What the program says after each step.
-#[derive(Debug, Deserialize)]
-struct Truth {
-    alive: BTreeMap<String, Amount>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-struct Amount {
-    objects: u64,
-    bytes: u64,
-}
-
-fn step(target: &mut Process, command: &str) -> Result<Truth> {
-    target.send(command)?;
-    let line = target.stdout_line(|line| line.starts_with('{'), PATIENCE)?;
-    serde_json::from_str(&line).context("the truth")
-}
-
-/// The sites at which a place makes its objects; where an allocation starts a GC cycle, the
-/// runtime may allocate for itself.
-fn sites_of<'r>(report: &'r Report, place: &str) -> impl Iterator<Item = &'r Site> {
-    let function = format!("main.{place}");
-    report.sites.iter().filter(move |site| {
-        site.kind != "runtime" && site.own_frames().first().is_some_and(|frame| frame.function == function)
-    })
-}
 
 /// Where a report and the truth disagree. `new`: whether what no cycle has judged yet
 /// counts as alive.

@@ -87,6 +87,9 @@ pub struct Start {
     /// The same instant as nanoseconds since the Unix epoch.
     pub unix_ns: u64,
     pub mode: String,
+    /// Of the objects allocated only the runtime's own samples are seen, one in so many
+    /// bytes on average (`runtime.MemProfileRate`); `None`: every object is.
+    pub sampling_rate: Option<u64>,
     pub target: Target,
 }
 

@@ -85,6 +85,7 @@ fn start() -> Event {
         time_ns: START,
         unix_ns: 1_767_225_600 * SECOND,
         mode: "exact".into(),
+        sampling_rate: None,
         target: Target {
             pid: 4711,
             exe: "/app/server".into(),

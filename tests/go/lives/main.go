@@ -1,7 +1,8 @@
 // Command lives keeps and drops known numbers of heap objects of known places, and says
 // after each step how many of each place must now be alive.
 //
-// It prints "ready" and then obeys lines:
+// An argument is the rate its heap profiler is to sample at (runtime.MemProfileRate); it
+// is off without. It prints "ready" and then obeys lines:
 //
 //	hold      every place makes objects and keeps some of them, scattered
 //	drop      every place drops half of what it keeps
@@ -9,10 +10,11 @@
 //	gc        garbage is collected until all that died is swept
 //	storm N   N goroutines make garbage and collections follow each other, while every
 //	          place makes and drops objects over and over
+//	rate N    the heap profiler samples at this rate from now on
 //	quit      (or the end of stdin) ends it
 //
-// After each it prints one line of JSON: {"alive": {place: {"objects": n, "bytes": n}}},
-// bytes by size class.
+// After each it prints one line of JSON: {"alive": {place: {"objects": n, "bytes": n}},
+// "held": …}, bytes by size class; held are all objects made in steps called hold.
 package main
 
 import (
@@ -37,7 +39,9 @@ type place struct {
 	make func() unsafe.Pointer
 	// holds is how many it makes in one step.
 	holds int
-	kept  []unsafe.Pointer
+	// held is how many it has made in such steps.
+	held uint64
+	kept []unsafe.Pointer
 }
 
 type node24 struct {
@@ -127,6 +131,7 @@ func places() []*place {
 
 // hold makes a place's objects and keeps two of three, so that the dead lie among them.
 func (p *place) hold() {
+	p.held += uint64(p.holds)
 	for i := 0; i < p.holds; i++ {
 		object := p.make()
 		if i%3 != 1 {
@@ -209,6 +214,9 @@ func number(text string) int {
 }
 
 func main() {
+	if len(os.Args) > 1 {
+		runtime.MemProfileRate = number(os.Args[1])
+	}
 	all := places()
 	fmt.Println("ready")
 	in := bufio.NewScanner(os.Stdin)
@@ -229,6 +237,8 @@ func main() {
 			fill(all, uint64(number(words[1]))<<20)
 		case "storm":
 			storm(all, number(words[1]))
+		case "rate":
+			runtime.MemProfileRate = number(words[1])
 		default:
 			return
 		}
@@ -242,12 +252,13 @@ type amount struct {
 }
 
 func say(all []*place) {
-	alive := make(map[string]amount)
+	alive, held := make(map[string]amount), make(map[string]amount)
 	for _, p := range all {
 		n := uint64(len(p.kept))
 		alive[p.name] = amount{n, n * p.size}
+		held[p.name] = amount{p.held, p.held * p.size}
 	}
-	line, err := json.Marshal(map[string]interface{}{"alive": alive})
+	line, err := json.Marshal(map[string]interface{}{"alive": alive, "held": held})
 	if err != nil {
 		panic(err)
 	}

@@ -24,7 +24,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 a leak or fai
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Record every heap allocation of a process into a capture file
+    /// Record the heap allocations of a process, each or a sample, into a capture file
     Record(Record),
     /// Report a capture file: a table, JSON, a pprof profile or folded stacks
     Report(Report),
@@ -71,6 +71,9 @@ pub struct ProcessArgs {
 pub struct Record {
     #[command(flatten)]
     pub target: TargetArgs,
+    /// Which allocations
+    #[arg(long, value_enum, default_value_t = Mode::Exact)]
+    pub mode: Mode,
     /// Stop after this long (30s, 5m); default: on Ctrl-C or when the target ends
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
@@ -102,6 +105,15 @@ pub struct Record {
     /// The command for --exec
     #[arg(last = true, value_name = "CMD")]
     pub cmd: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Every allocation
+    Exact,
+    /// Those that the program's own heap profiler samples, at next to no cost: all numbers
+    /// are estimates
+    Runtime,
 }
 
 #[derive(Debug, Args)]
@@ -245,6 +257,9 @@ pub enum SnapshotFormat {
 pub struct Plan {
     #[command(flatten)]
     pub program: ProgramArgs,
+    /// Which allocations are to be recorded
+    #[arg(long, value_enum, default_value_t = Mode::Exact)]
+    pub mode: Mode,
     #[arg(long)]
     pub json: bool,
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::args::Plan;
+use super::args::{Mode, Plan};
 use super::{find_process, to_stdout, write_json};
 use crate::base::Result;
 use crate::binary::Binary;
@@ -10,7 +10,11 @@ use crate::plan::{CostClass, Place, ProbePlan, Purpose, Site};
 use crate::target;
 
 pub(super) fn run(args: &Plan) -> Result<u8> {
-    let plan = ProbePlan::of(&binary(args)?)?;
+    let binary = binary(args)?;
+    let plan = match args.mode {
+        Mode::Exact => ProbePlan::of(&binary)?,
+        Mode::Runtime => ProbePlan::of_sampler(&binary)?,
+    };
     if args.json {
         write_json(&plan)?;
     } else {

@@ -1,14 +1,14 @@
-//! `heaptap record`: every allocation of a process into a capture file.
+//! `heaptap record`: the allocations of a process into a capture file.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::args::Record;
+use super::args::{Mode, Record};
 use super::{find_process, is_watched, note, runtime, write_json};
-use crate::base::Result;
 use crate::base::units::format_count;
+use crate::base::{Error, Result};
 use crate::capture::Writer;
 use crate::event::{EndReason, Tripped};
 use crate::model::State;
@@ -17,6 +17,12 @@ use crate::session::{self, Options, Recording};
 use crate::target::{self, Spawned};
 
 pub(super) fn run(args: &Record) -> Result<u8> {
+    if args.target.exec && args.mode == Mode::Runtime {
+        return Err(Error::usage(
+            "--mode runtime needs a program that runs: until then it can set any rate of samples",
+        )
+        .hint("start it, and give its --pid; or use --mode exact"));
+    }
     let mut spawned = if args.target.exec { Some(Spawned::start(&args.cmd)?) } else { None };
     let pid = match &spawned {
         Some(spawned) => spawned.pid(),
@@ -34,6 +40,10 @@ pub(super) fn run(args: &Record) -> Result<u8> {
         Ok(())
     };
     let options = Options {
+        mode: match args.mode {
+            Mode::Exact => session::Mode::Exact,
+            Mode::Runtime => session::Mode::Runtime,
+        },
         duration: args.duration,
         ring_bytes: args.buffer,
         max_depth: args.depth,

@@ -185,8 +185,8 @@ fn profile(report: &Report) -> proto::Profile {
         time_nanos: signed(report.capture.started_unix_ns),
         duration_nanos: (report.capture.duration_s * 1e9) as i64,
         period_type,
-        // Every allocation is a sample.
-        period: 1,
+        // Where nothing is sampled every allocation is a sample.
+        period: report.capture.sampling.map_or(1, |sampling| signed(sampling.rate_bytes)),
         comment,
         default_sample_type,
         ..builder.tables()

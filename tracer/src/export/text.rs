@@ -72,6 +72,12 @@ pub(super) fn header(report: &Report, text: &mut String) {
         0 => format_count(capture.gc_cycles),
         missed => format!("{}, {} missed", format_count(capture.gc_cycles), format_count(missed)),
     };
+    let how = match capture.sampling {
+        Some(sampling) => {
+            format!("{} (estimates: one sample per {})", capture.mode, format_bytes(sampling.rate_bytes))
+        }
+        None => capture.mode.clone(),
+    };
     let amount = |objects, bytes| format!("{} objects, {}", format_count(objects), format_bytes(bytes));
     let live = match (totals.live_objects, totals.live_bytes) {
         (Some(objects), Some(bytes)) => format!("{} after the latest GC cycle", amount(objects, bytes)),
@@ -79,7 +85,7 @@ pub(super) fn header(report: &Report, text: &mut String) {
     };
     for (name, value) in [
         ("target", format!("{} (pid {}), {}", target.exe, target.pid, traits.join(", "))),
-        ("capture", format!("{}, {:.1} s from {}", capture.mode, capture.duration_s, capture.started_at)),
+        ("capture", format!("{how}, {:.1} s from {}", capture.duration_s, capture.started_at)),
         ("events", format!("{}, {} lost", format_count(capture.events), format_count(capture.lost))),
         ("gc cycles", cycles),
         ("coverage", coverage),

@@ -15,6 +15,9 @@ pub struct Call {
     /// As in [`Alloc::type_addr`].
     pub type_addr: u64,
     pub site: SiteId,
+    /// Of a sampled capture the size of the slots, on which depends how many objects each
+    /// sample stands for; else 0: all sizes together.
+    pub sampled_slot: u64,
 }
 
 /// Sums over allocations of one call.
@@ -103,19 +106,23 @@ impl Reading {
 #[derive(Debug, Default)]
 pub struct Calls {
     index: HashMap<Call, u32>,
+    /// By index of the call.
+    sampled_slots: Vec<u64>,
     tallies: Vec<Tally>,
     /// At the first and at the latest reading of the counters.
     readings: Option<(Reading, Reading)>,
 }
 
 impl Calls {
-    /// Counts an allocation; returns the index of its call.
-    pub(super) fn add(&mut self, alloc: &Alloc) -> u32 {
+    /// Counts an allocation, one of all or a sampled one; returns the index of its call.
+    pub(super) fn add(&mut self, alloc: &Alloc, is_sampled: bool) -> u32 {
         let tally = Tally::of(alloc);
         let next = self.tallies.len();
-        let call = Call { stack: alloc.stack, type_addr: alloc.type_addr, site: alloc.site };
+        let sampled_slot = if is_sampled { alloc.slot } else { 0 };
+        let call = Call { stack: alloc.stack, type_addr: alloc.type_addr, site: alloc.site, sampled_slot };
         let index = *self.index.entry(call).or_insert(next as u32) as usize;
         if index == next {
+            self.sampled_slots.push(sampled_slot);
             self.tallies.push(Tally::default());
         }
         self.tallies[index] += tally;
@@ -133,6 +140,11 @@ impl Calls {
             Some((first, _)) => (first, now),
             None => (now.clone(), now),
         });
+    }
+
+    /// `Call::sampled_slot` of the call with this index.
+    pub(super) fn sampled_slot(&self, index: u32) -> u64 {
+        self.sampled_slots.get(index as usize).copied().unwrap_or(0)
     }
 
     /// Each call with its sums, in no particular order.

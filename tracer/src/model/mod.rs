@@ -90,12 +90,11 @@ impl Durations {
 }
 
 /// A GC cycle of which is known what survived it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JudgedCycle {
     pub judged: Judged,
-    /// Survivors among the objects that are followed.
-    pub live_objects: u64,
-    pub live_bytes: u64,
+    /// Objects and bytes that survived, of those followed, by `Call::sampled_slot`.
+    pub live: BTreeMap<u64, (u64, u64)>,
 }
 
 impl State {
@@ -146,9 +145,9 @@ impl State {
             }
             Event::Judged(judged) => {
                 if let Some(live) = &mut self.live {
-                    let (live_objects, live_bytes) = live.judged(judged.epoch, judged.time_ns);
-                    let cycle = JudgedCycle { judged: *judged, live_objects, live_bytes };
-                    self.judged.insert(judged.epoch, cycle);
+                    let calls = &self.calls;
+                    let live = live.judged(judged.epoch, judged.time_ns, |call| calls.sampled_slot(call));
+                    self.judged.insert(judged.epoch, JudgedCycle { judged: *judged, live });
                 }
             }
             Event::Lost { cpu, events, stacks } => {
@@ -190,7 +189,8 @@ impl State {
         {
             self.assists.entry(alloc.stack).or_default().merge(&assists);
         }
-        let call = self.calls.add(alloc);
+        let is_sampled = self.start.as_ref().is_some_and(|start| start.sampling_rate.is_some());
+        let call = self.calls.add(alloc, is_sampled);
         if let Some(live) = &mut self.live {
             live.born(call, alloc);
         }

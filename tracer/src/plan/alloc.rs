@@ -78,7 +78,7 @@ pub(super) fn passage_behind(flow: &Flow, is_call: impl Fn(&Instruction) -> bool
 ///
 /// Not before the frame is being built: a call whose stack has to grow runs the check for
 /// that twice.
-fn passages(flow: &Flow) -> impl Iterator<Item = u64> {
+pub(super) fn passages(flow: &Flow) -> impl Iterator<Item = u64> {
     let ends: Vec<u64> = flow.reachable().filter(|i| flow.leaves(i)).map(Instruction::ip).collect();
     let mut framed = None;
     flow.visit(|i, state| {
@@ -377,7 +377,7 @@ fn begins_frame(i: &Instruction) -> bool {
 
 /// Whether rbp points at the saved rbp right below the return address, so that a walk of
 /// the frame pointers meets the direct caller first.
-fn has_frame(state: &State) -> bool {
+pub(super) fn has_frame(state: &State) -> bool {
     state.reg(RBP) == Value::Sp(-8) && state.locations(Value::Arg(RBP)).any(|l| l == Loc::Slot(-8))
 }
 

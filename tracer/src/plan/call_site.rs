@@ -52,6 +52,16 @@ impl<'a> CallSites<'a> {
         Passed { size: chain.argument(0, RAX), type_addr: chain.argument(0, RBX) }
     }
 
+    /// The same, given a stack that was taken further in, where the allocation function has
+    /// its object sampled.
+    pub fn passed_before_sampling(&mut self, return_addresses: &[u64]) -> Passed {
+        let within = |pc: &u64| holding(self.binary, *pc).is_some_and(|f| leaf::is_probed(f.name));
+        match return_addresses.iter().take(MAX_DEPTH).position(within) {
+            Some(n) => self.passed(&return_addresses[n + 1..]),
+            None => Passed::default(),
+        }
+    }
+
     fn flow(&mut self, function: &Function<'_>) -> Option<&Flow<'a>> {
         let binary = self.binary;
         if self.flows.len() > MAX_CACHED {

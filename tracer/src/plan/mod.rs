@@ -7,6 +7,7 @@ mod alloc;
 mod call_site;
 mod gc;
 mod leaf;
+mod sampler;
 
 use iced_x86::{FlowControl, Instruction};
 use serde::{Deserialize, Serialize};
@@ -130,6 +131,22 @@ impl ProbePlan {
         Ok(plan)
     }
 
+    /// Decides where to probe an executable to be told of the objects that the runtime's own
+    /// heap profiler samples, and of GC cycles.
+    ///
+    /// Assists are left out: the allocation that had to wait is hardly ever a sampled one.
+    ///
+    /// # Errors
+    /// When the executable has no function table or no site for samples.
+    pub fn of_sampler(binary: &Binary) -> Result<ProbePlan> {
+        let mut plan = ProbePlan { sites: vec![sampler::site_of(binary)?], notes: Vec::new() };
+        let (sites, notes) = gc::sites(binary);
+        let assists = |p: &Purpose| matches!(p, Purpose::AssistBegin | Purpose::AssistEnd);
+        plan.sites.extend(sites.into_iter().filter(|site| !assists(&site.purpose)));
+        plan.notes.extend(notes);
+        Ok(plan)
+    }
+
     /// Decides where to probe an executable to be told of each GC cycle, and of nothing else.
     ///
     /// # Errors
@@ -173,6 +190,11 @@ impl ProbePlan {
             }
             (Ok(_), None) => {}
         }
+    }
+
+    /// Whether only the runtime's own samples are seen, not every object.
+    pub fn is_sampled(&self) -> bool {
+        self.sites.iter().any(|site| site.function == sampler::FUNCTION)
     }
 
     /// Whether some objects' type or size must be decoded from call sites.

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::sampling::{Sampling, Weight};
 use super::sites::{Frame, named_frames};
 use crate::event::{self, GcTrigger};
-use crate::model::{Durations, State};
+use crate::model::{Durations, JudgedCycle, State};
 
 /// One GC cycle. Instants are nanoseconds from the start of the capture, negative before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -140,12 +141,23 @@ pub(super) fn timeline(state: &State, origin_ns: u64) -> Vec<GcCycle> {
     });
     let recorded = state.gc_cycles.values().map(|cycle| GcCycle::of(cycle, origin_ns));
     let mut rows: BTreeMap<u32, GcCycle> = marked.chain(recorded).map(|row| (row.epoch, row)).collect();
+    let sampling = Sampling::of(state);
     for (epoch, judged) in &state.judged {
         if let Some(row) = rows.get_mut(epoch) {
-            row.survivors = Some(Survivors { objects: judged.live_objects, bytes: judged.live_bytes });
+            row.survivors = Some(survivors(sampling, judged));
         }
     }
     rows.into_values().collect()
+}
+
+fn survivors(sampling: Option<Sampling>, judged: &JudgedCycle) -> Survivors {
+    let mut all = Survivors { objects: 0, bytes: 0 };
+    for (slot, (objects, bytes)) in &judged.live {
+        let weight = Weight::of(sampling, *slot);
+        all.objects = all.objects.wrapping_add(weight.scale(*objects));
+        all.bytes = all.bytes.wrapping_add(weight.scale(*bytes));
+    }
+    all
 }
 
 /// Cycles that took place though an event of them is missing: between those that were

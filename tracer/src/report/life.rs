@@ -3,6 +3,7 @@
 use hashbrown::HashMap;
 use serde::Serialize;
 
+use super::sampling::Weight;
 use crate::model::{AGES, Alive, ByAge, Growth, Live};
 
 /// The lives of a site's objects that were allocated during the capture.
@@ -52,31 +53,43 @@ impl<'a> Lives<'a> {
         Lives { live, alive: live.alive() }
     }
 
-    /// Of a site, given its calls: objects and bytes alive, if known, and the rest.
-    pub(super) fn of(&self, calls: &[u32]) -> (Option<(u64, u64)>, Life) {
+    /// Of a site, given its calls and what each of their objects stands for: objects and
+    /// bytes alive, if known, and the rest.
+    pub(super) fn of(&self, calls: &[(u32, Weight)]) -> (Option<(u64, u64)>, Life) {
         let mut life = Life::default();
         let (mut objects, mut bytes) = (0_u64, 0_u64);
-        for &call in calls {
-            let alive = self.alive.get(&call).copied().unwrap_or_default();
+        for &(call, weight) in calls {
+            let alive = self.alive(call);
             let died = self.live.died(call);
-            objects = objects.wrapping_add(alive.objects);
-            bytes = bytes.wrapping_add(alive.bytes);
-            life.new_objects = life.new_objects.wrapping_add(alive.new_objects);
-            life.new_bytes = life.new_bytes.wrapping_add(alive.new_bytes);
-            life.died_objects = life.died_objects.wrapping_add(died.objects);
-            life.died_bytes = life.died_bytes.wrapping_add(died.bytes);
-            add(&mut life.survival.live, &alive.after);
-            add(&mut life.survival.died, &died.after);
+            let add = |sum: &mut u64, more: u64| *sum = sum.wrapping_add(weight.scale(more));
+            add(&mut objects, alive.objects);
+            add(&mut bytes, alive.bytes);
+            add(&mut life.new_objects, alive.new_objects);
+            add(&mut life.new_bytes, alive.new_bytes);
+            add(&mut life.died_objects, died.objects);
+            add(&mut life.died_bytes, died.bytes);
+            let add_all = |sums: &mut ByAge, more: &ByAge| {
+                sums.iter_mut().zip(more).for_each(|(sum, more)| add(sum, *more));
+            };
+            add_all(&mut life.survival.live, &alive.after);
+            add_all(&mut life.survival.died, &died.after);
         }
-        let growth = self.live.growth(calls);
+        let factors: Vec<(u32, f64)> = calls.iter().map(|(call, weight)| (*call, weight.factor())).collect();
+        let growth = self.live.growth(&factors);
         life.growth_bytes_per_cycle = growth.map(|Growth { bytes_per_cycle, .. }| bytes_per_cycle);
         life.growth_bytes_per_minute = growth.map(|Growth { bytes_per_minute, .. }| bytes_per_minute);
         (self.live.latest_judged().map(|_| (objects, bytes)), life)
     }
-}
 
-fn add(sum: &mut ByAge, more: &ByAge) {
-    for (sum, more) in sum.iter_mut().zip(more) {
-        *sum = sum.wrapping_add(*more);
+    /// Of the estimate of live bytes.
+    pub(super) fn variance(&self, calls: &[(u32, Weight)]) -> f64 {
+        let of_call = |&(call, weight): &(u32, Weight)| {
+            weight.variance(self.alive(call).objects, self.live.followed_one_in(call))
+        };
+        calls.iter().map(of_call).sum()
+    }
+
+    fn alive(&self, call: u32) -> Alive {
+        self.alive.get(&call).copied().unwrap_or_default()
     }
 }

@@ -10,6 +10,7 @@ mod kind;
 mod life;
 mod notes;
 mod overhead;
+mod sampling;
 mod sites;
 pub mod snapshot;
 mod table;
@@ -24,6 +25,7 @@ use serde::Serialize;
 pub use kind::Kind;
 pub use life::{Life, Survival};
 pub use overhead::{Breaker, Cost};
+pub use sampling::{ErrorBytes, Sampling};
 pub use sites::{Frame, Site};
 pub use table::{Grouping, Row, place, rows};
 
@@ -71,13 +73,15 @@ pub struct Target {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Capture {
     pub mode: String,
+    /// `None`: every object was seen, and numbers are no estimates.
+    pub sampling: Option<Sampling>,
     /// RFC 3339, UTC.
     pub started_at: String,
     /// The same in nanoseconds since the Unix epoch; no part of the JSON.
     #[serde(skip)]
     pub started_unix_ns: u64,
     pub duration_s: f64,
-    /// Allocation events received.
+    /// Allocation events received; where objects are sampled, samples.
     pub events: u64,
     /// Allocation events lost, all CPUs.
     pub lost: u64,
@@ -174,6 +178,7 @@ impl Report {
         let mut report = Report {
             capture: Capture {
                 mode: start.mode,
+                sampling: Sampling::of(state),
                 started_at: rfc3339(start.unix_ns),
                 started_unix_ns: start.unix_ns,
                 duration_s: end_ns.saturating_sub(start.time_ns) as f64 / 1e9,

@@ -1,7 +1,7 @@
 //! What a reader of a report must know before trusting its numbers.
 
 use super::sites::Sums;
-use super::{Coverage, Report, overhead};
+use super::{Capture, Report, Sampling, overhead};
 use crate::base::units::{format_bytes, format_count};
 use crate::model::State;
 
@@ -13,10 +13,11 @@ pub(super) fn all(state: &State, report: &Report, sums: &Sums) -> Vec<String> {
     let mut notes = state.notes.clone();
     notes.extend(completeness(state, report));
     notes.extend(overhead::notes(report.capture.breaker, state.live.is_some()));
+    notes.extend(report.capture.sampling.map(estimates));
     notes.extend(before_attach(state, report));
     notes.extend(loss(state));
     notes.extend(missed_cycles(report.capture.missed_gc_cycles));
-    notes.extend(coverage(state, report.capture.coverage));
+    notes.extend(coverage(state, &report.capture));
     notes.extend(uncertain(state, sums));
     if state.tiny_fits > 0 {
         notes.push(
@@ -25,7 +26,7 @@ pub(super) fn all(state: &State, report: &Report, sums: &Sums) -> Vec<String> {
                 .into(),
         );
     }
-    notes.extend(life(state));
+    notes.extend(life(state, report.capture.sampling.is_some()));
     notes
 }
 
@@ -40,6 +41,20 @@ fn completeness(state: &State, report: &Report) -> Option<String> {
             report.capture.duration_s
         )
     })
+}
+
+fn estimates(Sampling { rate_bytes }: Sampling) -> String {
+    let blocks = "of tiny objects (pointer-free, under 16 bytes) it samples the 16-byte blocks they share, each \
+                  as one object of the site that opened it";
+    match rate_bytes {
+        1 => format!("the program's own heap profiler samples every object (MemProfileRate 1); {blocks}"),
+        _ => format!(
+            "all numbers are estimates, from the objects that the program's own heap profiler samples: one for \
+             each {} allocated on average (MemProfileRate); error_bytes says how far a site's bytes may be \
+             off; {blocks}",
+            format_bytes(rate_bytes)
+        ),
+    }
 }
 
 fn before_attach(state: &State, report: &Report) -> Option<String> {
@@ -62,7 +77,7 @@ fn before_attach(state: &State, report: &Report) -> Option<String> {
 }
 
 /// What of the live numbers is uncertain, or why there are none.
-fn life(state: &State) -> Vec<String> {
+fn life(state: &State, is_sampled: bool) -> Vec<String> {
     let Some(live) = &state.live else {
         return vec![
             "objects are not followed after their allocation: live (pprof: inuse) objects and bytes \
@@ -95,6 +110,13 @@ fn life(state: &State) -> Vec<String> {
             format_count(unjudged),
             format_count(state.gc_epochs.len() as u64)
         ));
+        if is_sampled {
+            notes.push(
+                "where the slot of one of these was used again by an object that was not sampled, it counts as \
+                 alive in its stead"
+                    .into(),
+            );
+        }
     }
     if let Some((calls, rarest)) = live.sampled() {
         notes.push(format!(
@@ -144,12 +166,16 @@ fn missed_cycles(missed: u64) -> Option<String> {
     })
 }
 
-fn coverage(state: &State, coverage: Option<Coverage>) -> Option<String> {
-    let Some(coverage) = coverage else {
+fn coverage(state: &State, capture: &Capture) -> Option<String> {
+    let Some(coverage) = capture.coverage else {
         // Where they were never read, the recorder noted why.
         let read = state.counters.is_some();
         return read.then(|| "coverage is not known: the runtime's counters were not read twice".into());
     };
+    // How well it was estimated is no matter of what was seen.
+    if capture.sampling.is_some() {
+        return None;
+    }
     let worst = coverage.objects.min(coverage.bytes);
     let highest = coverage.objects.max(coverage.bytes);
     if worst < FULL_COVERAGE {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::kind::{Kind, classify, is_runtime};
 use super::life::{Life, Lives};
+use super::sampling::{ErrorBytes, Sampling, Weight};
 use crate::event::{self, StackId};
 use crate::model::{Call, CallSums, State, Tally};
 
@@ -27,6 +28,8 @@ pub struct Site {
     pub live_objects: Option<u64>,
     /// By size class.
     pub live_bytes: Option<u64>,
+    /// `None`: every object was seen.
+    pub error_bytes: Option<ErrorBytes>,
     /// `None`: objects were not followed.
     pub life: Option<Life>,
     /// Innermost first.
@@ -92,34 +95,45 @@ struct Parts {
     amount: Amount,
     /// Of the frames.
     addresses: Vec<u64>,
-    /// Indices.
-    calls: Vec<u32>,
+    /// Indices, and what each object seen stands for.
+    calls: Vec<(u32, Weight)>,
+    /// Whether its numbers are estimates, and the variance of its bytes then.
+    sampled: bool,
+    variance: f64,
 }
 
 /// The sites of a capture, in no particular order, and their sums.
 pub(super) fn build(state: &State) -> (Vec<Site>, Sums) {
     let mut sums = Sums::default();
+    let sampling = Sampling::of(state);
     let mut stacks = Stacks::new(state);
     let mut sites: BTreeMap<SiteKey, Parts> = BTreeMap::new();
     let mut calls: Vec<CallSums> = state.calls.iter().collect();
     calls.sort_unstable_by_key(|sums| sums.call);
     for CallSums { call, index, all, counted } in calls {
+        let weight = Weight::of(sampling, call.sampled_slot);
+        let variance = weight.variance(all.objects, 1);
+        let (all, counted) = (weight.scale_all(&all), weight.scale_all(&counted));
         let resolved = Resolved::new(state, &call);
         let amount = resolved.amount(&all);
         sums.add(&resolved, &all, amount);
-        sums.counted_objects = sums.counted_objects.wrapping_add(counted.objects);
+        sums.counted_objects = sums.counted_objects.saturating_add(counted.objects);
         sums.counted_bytes = sums.counted_bytes.wrapping_add(counted.bytes);
         let stack = stacks.get(call.stack);
-        sums.stackless_objects += if stack.lost { all.objects } else { 0 };
+        let stackless = if stack.lost { all.objects } else { 0 };
+        sums.stackless_objects = sums.stackless_objects.saturating_add(stackless);
         let kind = stack.kind(&resolved.type_name);
         let key = SiteKey { frames: stack.frames.clone(), type_name: resolved.type_name, kind };
-        let parts = sites
-            .entry(key)
-            .or_insert_with(|| Parts { addresses: stack.addresses.clone(), ..Parts::default() });
-        parts.amount.objects += amount.objects;
+        let parts = sites.entry(key).or_insert_with(|| Parts {
+            addresses: stack.addresses.clone(),
+            sampled: sampling.is_some(),
+            ..Parts::default()
+        });
+        parts.amount.objects = parts.amount.objects.saturating_add(amount.objects);
         parts.amount.bytes = parts.amount.bytes.wrapping_add(amount.bytes);
         parts.amount.requested = parts.amount.requested.wrapping_add(amount.requested);
-        parts.calls.push(index);
+        parts.calls.push((index, weight));
+        parts.variance += variance;
     }
     sums.unknown_addresses = stacks.unknown.len() as u64;
     let frames = stacks.interned;
@@ -157,6 +171,7 @@ fn site(key: SiteKey, parts: &Parts, lives: Option<&Lives<'_>>, interned: &[even
         Some((live, life)) => (live, Some(life)),
         None => (None, None),
     };
+    let live_variance = lives.filter(|_| live.is_some()).map(|lives| lives.variance(&parts.calls));
     let frames: Vec<Frame> = key
         .frames
         .iter()
@@ -179,6 +194,7 @@ fn site(key: SiteKey, parts: &Parts, lives: Option<&Lives<'_>>, interned: &[even
         requested_bytes: sum.requested,
         live_objects: live.map(|(objects, _)| objects),
         live_bytes: live.map(|(_, bytes)| bytes),
+        error_bytes: parts.sampled.then(|| ErrorBytes::of(parts.variance, live_variance)),
         life,
         frames,
     }
@@ -204,12 +220,13 @@ fn site_id(frames: &[Frame], type_name: &str, kind: Kind) -> String {
 
 impl Sums {
     fn add(&mut self, resolved: &Resolved, all: &Tally, amount: Amount) {
-        self.objects += amount.objects;
+        self.objects = self.objects.saturating_add(amount.objects);
         self.bytes = self.bytes.wrapping_add(amount.bytes);
         self.requested = self.requested.wrapping_add(amount.requested);
-        self.sized_by_class += if resolved.size.is_none() { all.unsized_objects } else { 0 };
-        self.unslotted_objects += all.unslotted_objects;
-        self.untyped_objects += if resolved.type_name == UNKNOWN_TYPE { all.objects } else { 0 };
+        let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
+        add(&mut self.sized_by_class, if resolved.size.is_none() { all.unsized_objects } else { 0 });
+        add(&mut self.unslotted_objects, all.unslotted_objects);
+        add(&mut self.untyped_objects, if resolved.type_name == UNKNOWN_TYPE { all.objects } else { 0 });
     }
 }
 

@@ -56,7 +56,7 @@ pub fn rows(sites: &[Site], grouping: Grouping, measure: Measure) -> Vec<Row> {
             type_name: site.type_name.clone(),
             place,
         });
-        row.objects += site.alloc_objects;
+        row.objects = row.objects.saturating_add(site.alloc_objects);
         row.bytes = row.bytes.saturating_add(site.alloc_bytes);
         row.live_objects = plus(row.live_objects, site.live_objects);
         row.live_bytes = plus(row.live_bytes, site.live_bytes);

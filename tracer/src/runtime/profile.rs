@@ -139,6 +139,14 @@ impl ProfileReader {
         })
     }
 
+    /// Reads `runtime.MemProfileRate`; 0: the profiler is off.
+    ///
+    /// # Errors
+    /// Failed when the process is gone.
+    pub fn rate(&self, memory: &impl ProcessMemory) -> Result<i64> {
+        Ok(memory.read_u64(self.rate)? as i64)
+    }
+
     /// Reads the profile. Notes say when it changed meanwhile, or is damaged.
     ///
     /// # Errors
@@ -160,7 +168,7 @@ impl ProfileReader {
 
     fn walk(&self, memory: &impl ProcessMemory, cycle: u32) -> Result<Noted<HeapProfile>> {
         let mut profile = Noted::new(HeapProfile {
-            rate: memory.read_u64(self.rate)? as i64,
+            rate: self.rate(memory)?,
             buckets: Vec::new(),
             hides_internal_runtime: self.layout.hides_internal_runtime,
         });

@@ -22,6 +22,8 @@ pub(super) struct Enricher<'a> {
     maps: &'a [Mapping],
     /// By site id: whether type or size comes from the call site.
     needs_call_site: Vec<bool>,
+    /// Whether stacks begin where the runtime samples objects.
+    is_sampled: bool,
     known_pcs: HashSet<u64>,
     /// Types met, and whether they hold pointers; `None`: no type stands there.
     pointerful: HashMap<u64, Option<bool>>,
@@ -60,6 +62,7 @@ impl<'a> Enricher<'a> {
             load_bias,
             maps: &target.target.maps,
             needs_call_site: plan.sites.iter().map(|s| needs(&s.purpose)).collect(),
+            is_sampled: plan.is_sampled(),
             known_pcs: HashSet::new(),
             pointerful: HashMap::new(),
             asked: HashSet::new(),
@@ -117,7 +120,10 @@ impl<'a> Enricher<'a> {
 
     fn infer(&mut self, site: SiteId, stack: StackId, pcs: &[u64], out: &mut Vec<Event>) {
         let linked: Vec<u64> = pcs.iter().map(|pc| pc.wrapping_sub(self.load_bias)).collect();
-        let passed = self.call_sites.passed(&linked);
+        let passed = match self.is_sampled {
+            true => self.call_sites.passed_before_sampling(&linked),
+            false => self.call_sites.passed(&linked),
+        };
         let type_addr = passed.type_addr.map(|t| if t == 0 { 0 } else { t.wrapping_add(self.load_bias) });
         self.explain_type(type_addr.unwrap_or(0), out);
         out.push(Event::Inferred(Inferred { site, stack, type_addr, size: passed.size }));

@@ -5,8 +5,9 @@ mod gc;
 mod judge;
 mod overhead;
 mod record;
+mod sampler;
 mod snapshot;
 
 pub use gc::{GcOptions, follow_gc};
-pub use record::{Options, Recording, record};
+pub use record::{Mode, Options, Recording, record};
 pub use snapshot::snapshot;

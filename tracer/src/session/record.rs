@@ -12,6 +12,7 @@ use tracer_common::GcAddresses;
 use super::enrich::Enricher;
 use super::judge::Judge;
 use super::overhead::{Breaker, Meter};
+use super::sampler::Sampler;
 use crate::base::{Error, Result, monotonic_ns};
 use crate::capture::Writer;
 use crate::event::{Baseline, BaselineRow, Cost, End, EndReason, Event, SiteInfo, Start, Tripped};
@@ -25,6 +26,7 @@ use crate::target::{Ended, Identity, Watch};
 /// How to record.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
+    pub mode: Mode,
     /// `None`: until Ctrl-C, SIGTERM or the target's end.
     pub duration: Option<Duration>,
     pub ring_bytes: u64,
@@ -35,6 +37,24 @@ pub struct Options {
     /// Most that traps may take of the target's processor time, in percent; beyond it the
     /// probes on allocation sites are taken off.
     pub max_overhead: Option<f64>,
+}
+
+/// Which allocations are recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Every one.
+    Exact,
+    /// Those that the runtime's own heap profiler samples.
+    Runtime,
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Mode::Exact => "exact",
+            Mode::Runtime => "runtime",
+        }
+    }
 }
 
 /// A recording that has ended.
@@ -74,16 +94,21 @@ pub async fn record<W: Write>(
 ) -> Result<Recording> {
     let mut stop = pin!(stop_signal()?);
     let layout = Layout::for_binary(&target.binary, &target.target.go_version)?;
-    let mut plan = ProbePlan::of(&target.binary)?;
+    let pid = target.target.pid as i32;
+    let memory = LiveMemory::new(pid);
+    let (mut plan, sampler) = match options.mode {
+        Mode::Exact => (ProbePlan::of(&target.binary)?, None),
+        Mode::Runtime => {
+            (ProbePlan::of_sampler(&target.binary)?, Some(Sampler::new(target, &layout, &memory)?))
+        }
+    };
     let gc_addresses = GcRecord::locate(&target.binary, &layout, target.target.load_bias)
         .map_err(|e| plan.leave_out_gc_records(&e.to_string()))
         .ok();
-    let pid = target.target.pid as i32;
-    let memory = LiveMemory::new(pid);
     let watch = Watch::new(pid)?;
     let trap = trap_cost(Method::Auto);
     let prepared = Prepared::new(&attach_options(target, &layout, &plan, gc_addresses, options))?;
-    let mut recorder = Recorder::start(target, &layout, &plan, &memory, writer)?;
+    let mut recorder = Recorder::start(target, &layout, &plan, sampler, &memory, writer)?;
     let mut source = prepared.attach()?;
     recorder.measure(trap, pid, options.max_overhead)?;
     recorder.read_counters()?;
@@ -105,6 +130,7 @@ pub async fn record<W: Write>(
             _ = tick.tick() => {
                 recorder.read_counters()?;
                 recorder.tell_cost(&source)?;
+                recorder.check_sampler()?;
                 recorder.writer.flush()?;
                 progress(&recorder.state);
                 if started.elapsed() < TICK {
@@ -126,6 +152,7 @@ pub async fn record<W: Write>(
     };
     recorder.read_counters()?;
     recorder.tell_cost(&source)?;
+    recorder.check_sampler()?;
     recorder.judge_the_rest(&mut source, &watch).await?;
     source.detach();
     while let Some(batch) = source.recv().await {
@@ -190,6 +217,7 @@ pub(super) async fn elapsed(duration: Option<Duration>) {
 struct Recorder<'a, W: Write> {
     enricher: Enricher<'a>,
     memory: &'a LiveMemory,
+    sampler: Option<Sampler>,
     counters: Option<CounterReader>,
     judge: Option<Judge<LiveMemory>>,
     /// `None`: what the probes cost is not known.
@@ -207,12 +235,16 @@ impl<'a, W: Write> Recorder<'a, W> {
         target: &'a Identity,
         layout: &'a Layout,
         plan: &ProbePlan,
+        sampler: Option<Sampler>,
         memory: &'a LiveMemory,
         writer: Writer<W>,
     ) -> Result<Recorder<'a, W>> {
+        let mode = if sampler.is_some() { Mode::Runtime } else { Mode::Exact };
+        let sampling_rate = sampler.as_ref().map(|sampler| sampler.rate);
         let mut recorder = Recorder {
             enricher: Enricher::new(target, layout, plan, memory)?,
             memory,
+            sampler,
             counters: None,
             judge: None,
             meter: None,
@@ -221,7 +253,7 @@ impl<'a, W: Write> Recorder<'a, W> {
             state: State::default(),
             explanations: Vec::new(),
         };
-        recorder.put(Event::Start(start_of(target)))?;
+        recorder.put(Event::Start(start_of(target, mode, sampling_rate)))?;
         recorder.put(Event::Sites(plan.sites.iter().map(site_info).collect()))?;
         for note in &plan.notes {
             recorder.put(Event::Note(note.clone()))?;
@@ -419,6 +451,12 @@ impl<'a, W: Write> Recorder<'a, W> {
         }
     }
 
+    /// Says when the program has changed the rate of samples, as it should not.
+    fn check_sampler(&mut self) -> Result<()> {
+        let changed = self.sampler.as_ref().and_then(|sampler| sampler.changed(self.memory));
+        changed.map_or(Ok(()), |note| self.put(Event::Note(note)))
+    }
+
     fn say_ended(&mut self, ended: Ended) -> Result<()> {
         match ended {
             Ended::Exited => Ok(()),
@@ -447,12 +485,13 @@ fn alive(bucket: &Bucket, rate: i64) -> Option<BaselineRow> {
     })
 }
 
-fn start_of(target: &Identity) -> Start {
+fn start_of(target: &Identity, mode: Mode, sampling_rate: Option<u64>) -> Start {
     Start {
         heaptap_version: env!("CARGO_PKG_VERSION").into(),
         time_ns: monotonic_ns(),
         unix_ns: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64),
-        mode: "exact".into(),
+        mode: mode.name().into(),
+        sampling_rate,
         target: target.target.clone(),
     }
 }

@@ -14,7 +14,7 @@ use iced_x86::{Instruction, OpAccess};
 
 use graph::Graph;
 use state::Escaped;
-pub use state::{Loc, R14, RAX, RBP, RBX, RDI, RSP, Reg, State, Value};
+pub use state::{Loc, R14, RAX, RBP, RBX, RCX, RDI, RSP, Reg, State, Value};
 use step::Step;
 
 /// What the analysis asks about the program around a function.

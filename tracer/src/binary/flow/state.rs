@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 pub type Reg = u8;
 
 pub const RAX: Reg = 0;
+pub const RCX: Reg = 1;
 pub const RBX: Reg = 3;
 pub const RSP: Reg = 4;
 pub const RBP: Reg = 5;

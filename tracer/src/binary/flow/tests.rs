@@ -6,7 +6,6 @@ use proptest::prelude::*;
 
 use super::*;
 
-const RCX: Reg = 1;
 const RDX: Reg = 2;
 const RSI: Reg = 6;
 const RDI: Reg = 7;

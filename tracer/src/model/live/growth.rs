@@ -62,13 +62,14 @@ impl History {
         self.memory = self.calls.iter().map(|call| size_of_val(call) + size_of_val(call.as_slice())).sum();
     }
 
-    /// Of some calls taken together; `None` before a second cycle is remembered.
-    pub(super) fn growth(&self, calls: &[u32]) -> Option<Growth> {
+    /// Of some calls taken together, each weighted; `None` before a second cycle is remembered.
+    pub(super) fn growth(&self, calls: &[(u32, f64)]) -> Option<Growth> {
         let mut series: Vec<f64> = vec![0.0; self.points.len()];
-        for call in calls.iter().filter_map(|&call| self.calls.get(call as usize)) {
+        let known = |&(call, weight): &(u32, f64)| Some((self.calls.get(call as usize)?, weight));
+        for (call, weight) in calls.iter().filter_map(known) {
             for (number, bytes) in call {
                 if let Ok(at) = self.points.binary_search_by_key(number, |point| point.number) {
-                    series[at] += *bytes as f64;
+                    series[at] += *bytes as f64 * weight;
                 }
             }
         }
@@ -114,20 +115,20 @@ mod tests {
             history.add(n, u64::from(n) * 1_000_000_000, &[u64::from(n) * 48, other]);
         }
         assert!(history.points.len() < POINTS && history.points.len() >= POINTS / 4);
-        let growth = history.growth(&[0]).expect("points");
+        let growth = history.growth(&[(0, 1.0)]).expect("points");
         assert_eq!((growth.bytes_per_cycle, growth.bytes_per_minute), (48.0, 48.0 * 60.0));
-        let other = history.growth(&[1]).expect("points");
+        let other = history.growth(&[(1, 1.0)]).expect("points");
         assert_eq!(other.bytes_per_cycle, 0.0);
-        assert_eq!(history.growth(&[0, 7]), Some(growth));
+        assert_eq!(history.growth(&[(0, 1.0), (7, 1.0)]), Some(growth));
     }
 
     #[test]
     fn one_cycle_is_no_trend_and_a_late_call_began_at_nothing() {
         let mut history = History::default();
         history.add(1, 1, &[10]);
-        assert_eq!(history.growth(&[0]), None);
+        assert_eq!(history.growth(&[(0, 1.0)]), None);
         history.add(2, 60_000_000_001, &[10, 100]);
-        let growth = history.growth(&[1]).expect("two points");
+        let growth = history.growth(&[(1, 1.0)]).expect("two points");
         assert_eq!(growth.bytes_per_cycle, 100.0);
         assert!((growth.bytes_per_minute - 100.0).abs() < 1e-6);
     }

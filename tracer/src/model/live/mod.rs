@@ -12,6 +12,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use hashbrown::HashMap;
 
 use cohorts::Cohorts;
@@ -212,10 +214,15 @@ impl Live {
     }
 
     /// The cycle before `epoch` was judged in full. Returns objects and bytes of the
-    /// survivors.
-    pub(super) fn judged(&mut self, epoch: u32, time_ns: u64) -> (u64, u64) {
+    /// survivors, by the group that a call belongs to.
+    pub(super) fn judged(
+        &mut self,
+        epoch: u32,
+        time_ns: u64,
+        group: impl Fn(u32) -> u64,
+    ) -> BTreeMap<u64, (u64, u64)> {
         self.judged = Some(epoch);
-        let (mut objects, mut total) = (0_u64, 0_u64);
+        let mut survivors: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
         let mut bytes = vec![0_u64; self.died.len().max(self.thinned.len())];
         for cohort in self.cohorts.iter().filter(|cohort| cohort.epoch < epoch) {
             let level = self.level(cohort.call);
@@ -224,11 +231,12 @@ impl Live {
                 bytes.resize(index + 1, 0);
             }
             bytes[index] = bytes[index].wrapping_add(cohort.bytes << level);
-            total = total.wrapping_add(cohort.bytes << level);
-            objects = objects.wrapping_add(cohort.objects << level);
+            let (objects, total) = survivors.entry(group(cohort.call)).or_default();
+            *total = total.wrapping_add(cohort.bytes << level);
+            *objects = objects.wrapping_add(cohort.objects << level);
         }
         self.history.add(epoch, time_ns, &bytes);
-        (objects, total)
+        survivors
     }
 
     /// Epoch begun by the latest cycle that was judged in full; until there is one,
@@ -263,8 +271,9 @@ impl Live {
         self.died.get(call as usize).copied().unwrap_or_default()
     }
 
-    /// How the survivors of some calls together have grown from cycle to cycle.
-    pub fn growth(&self, calls: &[u32]) -> Option<Growth> {
+    /// How the survivors of some calls together have grown from cycle to cycle, given what
+    /// each object of a call counts for.
+    pub fn growth(&self, calls: &[(u32, f64)]) -> Option<Growth> {
         self.history.growth(calls)
     }
 
@@ -287,6 +296,11 @@ impl Live {
     /// Bytes of memory it all takes, without the allocator's own overhead.
     pub fn memory(&self) -> usize {
         self.of_objects() + size_of::<Died>() * self.died.capacity() + self.history.memory()
+    }
+
+    /// Of a call's objects one in so many is followed.
+    pub fn followed_one_in(&self, call: u32) -> u64 {
+        1 << self.level(call)
     }
 
     fn level(&self, call: u32) -> u32 {

@@ -114,7 +114,8 @@ proptest! {
                     missed = known == 3;
                     if !missed {
                         heap.judge(&mut live, |_| true);
-                        let (objects, bytes) = live.judged(heap.epoch, 0);
+                        let survivors = live.judged(heap.epoch, 0, |_| 7);
+                        let (objects, bytes) = survivors.get(&7).copied().unwrap_or_default();
                         prop_assert_eq!(objects, heap.slots.len() as u64);
                         let size_of = |at: &u64| SIZES[((at - base(0)) >> 22) as usize];
                         prop_assert_eq!(bytes, heap.slots.keys().map(size_of).sum::<u64>());
@@ -140,7 +141,7 @@ proptest! {
         for (a, b, c, kind) in events {
             match kind {
                 0 => live.deaths(c, &[a, b, a]),
-                1 => { live.judged(c, a); }
+                1 => { live.judged(c, a, u64::from); }
                 2 => live.born(c % 7, &Alloc { ptr: a, slot: b % 40, epoch: c % 3, ..Alloc::default() }),
                 _ => live.born(c % 7, &Alloc { ptr: a % (1 << 20), slot: b, epoch: c, ..Alloc::default() }),
             }
@@ -180,7 +181,7 @@ fn beyond_the_limit_the_busiest_calls_are_sampled() {
     assert!(live.of_objects() <= 2 << 20, "{}", live.of_objects());
     let (calls, rarest) = live.sampled().expect("sampled");
     assert!(calls == 2 && rarest >= 2, "{calls} calls, one in {rarest}");
-    live.judged(1, 0);
+    live.judged(1, 0, |_| 0);
     let alive = live.alive();
     for (call, want) in [(0, 499_000_f64), (1, 500_000.0)] {
         let estimate = alive[&call].objects as f64;

@@ -1,0 +1,262 @@
+//! Recordings of the runtime's own samples: against what the program says it did, and
+//! against its own heap profile.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tests::lives::{Amount, Truth, sites_of, step};
+use tests::report::Site;
+use tests::{GoLine, NEWEST, PATIENCE, Process, Report, Variant, build, end_recording};
+use tests::{await_recording, go_lines, heaptap, run_heaptap, start_target};
+
+/// The program, sampling itself at a rate, being recorded.
+struct Recorded {
+    target: Process,
+    recording: Process,
+    scratch: tempfile::TempDir,
+}
+
+/// Starts to record the program, which has collected its garbage.
+fn record(line: GoLine, variant: Variant, rate: &str, args: &[&str]) -> Result<Recorded> {
+    let mut target = start_target(&build("lives", line, variant)?, &[rate])?;
+    step(&mut target, "gc")?;
+    let scratch = tempfile::tempdir()?;
+    let mut record = heaptap();
+    record.args(["record", "--mode", "runtime", "--pid", &target.pid().to_string()]).args(args);
+    record.arg("-o").arg(scratch.path().join("sampled.heaptap"));
+    let mut recording = Process::spawn(&mut record)?;
+    await_recording(&mut recording)?;
+    Ok(Recorded { target, recording, scratch })
+}
+
+impl Recorded {
+    /// The report, and the last truth that the program told.
+    fn after(mut self, commands: &[&str]) -> Result<(Report, Truth, Process)> {
+        let mut truth = None;
+        for command in commands {
+            truth = Some(step(&mut self.target, command)?);
+        }
+        end_recording(self.recording)?;
+        let report = Report::of(&self.scratch.path().join("sampled.heaptap"))?;
+        ensure!(report.capture.mode == "runtime" && report.capture.lost == 0, "{:?}", report.capture);
+        Ok((report, truth.context("a command")?, self.target))
+    }
+}
+
+/// Go lines, plain and stripped.
+fn programs() -> Result<Vec<(GoLine, Variant)>> {
+    let variants = |line| [(line, Variant::Plain), (line, Variant::Stripped)];
+    Ok(go_lines()?.into_iter().flat_map(variants).collect())
+}
+
+fn sum(report: &Report, place: &str, of: fn(&Site) -> u64) -> u64 {
+    sites_of(report, place).map(of).sum()
+}
+
+/// The type and kind of what a place makes.
+const TYPES: [(&str, &str, &str); 11] = [
+    ("scan8", "*uint8", "newobject"),
+    ("scan24", "main.node24", "newobject"),
+    ("scan48", "main.node48", "newobject"),
+    ("noscan16", "[2]uint64", "newobject"),
+    ("noscan96", "[12]uint64", "newobject"),
+    ("header640", "main.scan640", "newobject"),
+    ("header9472", "main.scan9000", "newobject"),
+    ("slice112", "uint8", "makeslice"),
+    ("large", "[40960]uint8", "newobject"),
+    ("largeScan", "[5120]*uint8", "newobject"),
+    ("finalized", "main.fin64", "newobject"),
+];
+
+/// At rate 1 nothing is estimated.
+fn check_exact(line: GoLine, variant: Variant) -> Result<()> {
+    let commands = ["hold", "gc", "drop", "gc"];
+    let (report, truth, _) = record(line, variant, "1", &[])?.after(&commands)?;
+    ensure!(report.capture.sampling.context("sampled")?.rate_bytes == 1);
+    // Of tiny objects the blocks are sampled, which are all of their bytes.
+    let bytes = report.capture.coverage.bytes;
+    ensure!((bytes - 1.0).abs() < 0.0005, "{bytes} of the bytes");
+    for (place, type_, kind) in TYPES {
+        let (held, alive) = (truth.held[place], truth.alive[place]);
+        let objects = (sum(&report, place, |s| s.alloc_objects), sum(&report, place, |s| s.alloc_bytes));
+        ensure!(objects == (held.objects, held.bytes), "{place}: {objects:?} of {held:?}");
+        let live = |of: fn(&Site) -> Option<u64>| sites_of(&report, place).filter_map(of).sum::<u64>();
+        let live = (live(|s| s.live_objects), live(|s| s.live_bytes));
+        ensure!(live == (alive.objects, alive.bytes), "{place}: {live:?} live of {alive:?}");
+        for site in sites_of(&report, place) {
+            ensure!((site.type_.as_str(), site.kind.as_str()) == (type_, kind), "{place}: {site:?}");
+            let error = site.error_bytes.context("an interval")?;
+            ensure!((error.alloc, error.live) == (0, Some(0)), "{place}: {error:?}");
+        }
+    }
+    Ok(())
+}
+
+/// Sites with fewer samples have no interval worth the name.
+const SAMPLES: u64 = 50;
+
+/// How often estimates are within their 95% intervals, of how many.
+#[derive(Debug, Default)]
+struct Hits {
+    within: u32,
+    all: u32,
+}
+
+impl Hits {
+    /// An interval for 95% is 1.96 deviations to each side; 5 of these are never passed, but
+    /// where next to all objects are sampled a single one that is not can be more.
+    fn check(&mut self, what: &str, estimate: u64, truth: Amount, error: u64) -> Result<()> {
+        let single = truth.bytes / truth.objects;
+        let truth = truth.bytes;
+        let off = estimate.abs_diff(truth);
+        self.all += 1;
+        self.within += u32::from(off <= error);
+        ensure!(off * 2 <= error * 5 + single * 6, "{what}: {estimate} ± {error}, not {truth}");
+        Ok(())
+    }
+}
+
+const RATE: u64 = 4096;
+
+fn check_estimates(line: GoLine, variant: Variant, hits: &mut Hits) -> Result<()> {
+    let commands = [&["hold"; 20][..], &["gc", "drop", "gc"]].concat();
+    let (report, truth, _) = record(line, variant, &RATE.to_string(), &[])?.after(&commands)?;
+    ensure!(report.capture.sampling.context("sampled")?.rate_bytes == RATE);
+    ensure!(report.capture.notes.iter().any(|n| n.contains("estimates")), "{:?}", report.capture.notes);
+    let bytes = report.capture.coverage.bytes;
+    ensure!((0.9..1.1).contains(&bytes), "{bytes} of the bytes");
+    for (place, held) in &truth.held {
+        let error = |site: &Site| site.error_bytes.map_or(0, |error| error.alloc);
+        if held.bytes / RATE.max(held.bytes / held.objects) < SAMPLES {
+            continue;
+        }
+        let [site] = sites_of(&report, place).collect::<Vec<_>>()[..] else {
+            anyhow::bail!("{place}: not one site")
+        };
+        hits.check(place, site.alloc_bytes, *held, error(site))?;
+        let live_error = site.error_bytes.and_then(|error| error.live).context("an interval")?;
+        hits.check(place, site.live_bytes.context("judged")?, truth.alive[place], live_error)?;
+    }
+    Ok(())
+}
+
+/// Objects allocated and in use by the program's own profile, by function and size.
+fn own_profile(target: &Process) -> Result<BTreeMap<(String, u64), (i64, i64)>> {
+    let ended = run_heaptap(&["snapshot", "--json", "--pid", &target.pid().to_string()])?;
+    ensure!(ended.status.success(), "{}", ended.stderr);
+    let snapshot: Value = serde_json::from_str(&ended.stdout)?;
+    let mut profile = BTreeMap::new();
+    for site in snapshot["profile"]["sites"].as_array().context("sites")? {
+        let number = |name: &str| site[name].as_i64().context("a number");
+        let function = site["frames"][0]["function"].as_str().context("a frame")?.to_owned();
+        let sum: &mut (i64, i64) = profile.entry((function, number("object_size")? as u64)).or_default();
+        *sum = (sum.0 + number("alloc_objects")?, sum.1 + number("inuse_objects")?);
+    }
+    Ok(profile)
+}
+
+/// The samples are those that the program's own profile consists of, and what they stand
+/// for is what runtime/pprof says, but for its rounding down.
+fn check_own_profile(line: GoLine, variant: Variant) -> Result<()> {
+    let recorded = record(line, variant, &RATE.to_string(), &[])?;
+    let before = own_profile(&recorded.target)?;
+    let (report, truth, target) = recorded.after(&["hold", "hold", "gc", "drop", "gc"])?;
+    let after = own_profile(&target)?;
+    let reused = report.capture.notes.iter().any(|note| note.contains("not sampled"));
+    for (place, held) in &truth.held {
+        let key = (format!("main.{place}"), held.bytes / held.objects);
+        let known = |of: &BTreeMap<_, (i64, i64)>| of.get(&key).copied().unwrap_or_default();
+        let (before, after) = (known(&before), known(&after));
+        let allocated = sum(&report, place, |s| s.alloc_objects) as i64;
+        let live = sum(&report, place, |s| s.live_objects.unwrap_or(0)) as i64;
+        ensure!((allocated - (after.0 - before.0)).abs() <= 2, "{place}: {allocated}, {before:?} {after:?}");
+        // Of cycles that were not judged it is said that they can make dead objects live on.
+        let most = if reused { i64::MAX } else { after.1 + 2 };
+        ensure!((after.1 - 2..=most).contains(&live), "{place}: {live} live, {after:?}");
+    }
+    Ok(())
+}
+
+mod privileged {
+    use super::*;
+
+    fn check_all(mut check: impl FnMut(GoLine, Variant) -> Result<()>) {
+        let failures: Vec<String> = programs()
+            .expect("Go lines")
+            .into_iter()
+            .filter_map(|(line, variant)| {
+                Some(format!("Go {line} {variant}: {:#}", check(line, variant).err()?))
+            })
+            .collect();
+        assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+    }
+
+    #[test]
+    fn a_rate_of_1_leaves_nothing_to_estimate() {
+        check_all(check_exact);
+    }
+
+    #[test]
+    fn estimates_are_within_their_intervals() {
+        let mut hits = Hits::default();
+        check_all(|line, variant| check_estimates(line, variant, &mut hits));
+        assert!(hits.all >= 100, "{hits:?}");
+        assert!(f64::from(hits.within) / f64::from(hits.all) > 0.85, "{hits:?}");
+    }
+
+    #[test]
+    fn samples_are_those_of_the_programs_own_profile() {
+        check_all(check_own_profile);
+    }
+
+    #[test]
+    fn a_program_without_a_profiler_is_refused_with_what_to_do() -> Result<()> {
+        for line in go_lines()? {
+            let target = start_target(&build("lives", line, Variant::Stripped)?, &[])?;
+            let scratch = tempfile::tempdir()?;
+            let file = scratch.path().join("none.heaptap");
+            let pid = target.pid().to_string();
+            let file = file.to_str().context("a path in UTF-8")?;
+            let ended = run_heaptap(&["record", "--mode", "runtime", "--pid", &pid, "-o", file])?;
+            assert_eq!(ended.status.code(), Some(2), "{line}: {}", ended.stderr);
+            let said = ended.stderr.contains("MemProfileRate 0") && ended.stderr.contains("--mode exact");
+            assert!(said, "{line}: {}", ended.stderr);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_changed_rate_is_said() -> Result<()> {
+        let mut recorded = record(NEWEST, Variant::Plain, "512", &[])?;
+        step(&mut recorded.target, "rate 1024")?;
+        let (report, ..) = recorded.after(&["hold"])?;
+        let said = "the program changed MemProfileRate from 512 to 1024";
+        assert!(report.capture.notes.iter().any(|note| note.starts_with(said)), "{:?}", report.capture.notes);
+        Ok(())
+    }
+
+    #[test]
+    fn a_replay_estimates_the_same() -> Result<()> {
+        let Recorded { mut target, recording, scratch } =
+            record(NEWEST, Variant::Stripped, &RATE.to_string(), &["--json"])?;
+        for command in ["hold", "gc", "storm 2", "drop", "gc"] {
+            step(&mut target, command)?;
+        }
+        drop(target);
+        let recorded = recording.wait(PATIENCE)?;
+        ensure!(recorded.status.success(), "{}", recorded.stderr);
+        let file = scratch.path().join("sampled.heaptap");
+        let replayed = run_heaptap(&["report", "--json", file.to_str().context("a path in UTF-8")?])?;
+        ensure!(recorded.stdout.len() > 10_000 && recorded.stdout == replayed.stdout, "the reports differ");
+        Ok(())
+    }
+}
+
+#[test]
+fn a_program_that_does_not_run_yet_is_refused() -> Result<()> {
+    let ended = run_heaptap(&["record", "--mode", "runtime", "--exec", "--", "true"])?;
+    assert_eq!(ended.status.code(), Some(2), "{}", ended.stderr);
+    assert!(ended.stderr.contains("--pid"), "{}", ended.stderr);
+    Ok(())
+}
