@@ -72,7 +72,7 @@ const TICK: Duration = Duration::from_secs(1);
 const EARLY_TICK: Duration = Duration::from_millis(100);
 
 /// How long a recording that ends waits for the spans of the latest GC cycle to be swept.
-const LAST_JUDGEMENT: Duration = Duration::from_millis(500);
+const LAST_JUDGEMENT: Duration = Duration::from_secs(1);
 
 /// Rows of the baseline in one event, so that no event outgrows a frame of the file.
 const BASELINE_ROWS: usize = 256;

@@ -1,6 +1,6 @@
 //! Objects counted together: those one call allocated in one GC epoch.
 //!
-//! An object refers to its cohort by 31 bits, and all that is known of it besides its
+//! A page knows its cohorts by number, and all that is known of an object besides its
 //! address stands there.
 
 /// Living objects of one call and epoch.
@@ -23,8 +23,8 @@ pub(super) struct Cohorts {
     latest: Vec<Option<u32>>,
 }
 
-/// Objects refer to cohorts by 31 bits.
-const MAX: usize = 1 << 31;
+/// They are numbered by 32 bits.
+const MAX: usize = u32::MAX as usize;
 
 impl Cohorts {
     /// The cohort that an object now belongs to; `None`: there are too many.

@@ -1,6 +1,6 @@
 //! The live heap as a shadow of Go's: which of the objects seen are still alive.
 //!
-//! Objects are kept by the page their slot begins in, four to eight bytes each; a GC
+//! Objects are kept by the page their slot begins in, two to four bytes each; a GC
 //! cycle is an AND of their bits with Go's mark bits, page by page. Nothing here reads
 //! memory: the session hands in what became of each page ([`Fate`]), gets the dead, and
 //! puts them into the event stream, from which alone the state changes.

@@ -23,12 +23,20 @@ pub(super) struct Object {
     pub(super) fits: bool,
 }
 
-/// Eight bytes for one object of a sparse page.
+/// Which cohort of the page's an object belongs to, in two bytes: a page holds some thousand
+/// objects at most, of few cohorts. The top bit says that it fitted into a block.
+type Colour = u16;
+
+const FITS: Colour = 1 << 15;
+
+/// Cohorts of a page from which on those without objects are worth dropping.
+const PALETTE: usize = 8;
+
+/// Four bytes for one object of a sparse page.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     slot: u16,
-    fits: bool,
-    cohort: u32,
+    colour: Colour,
 }
 
 /// The objects of one page, by the index of their slot among those that begin in it.
@@ -40,41 +48,39 @@ pub(super) struct Page {
     dense: Option<Box<Dense>>,
     /// All others, by slot: while there are few, and tiny objects in one block.
     few: Vec<Entry>,
+    /// The cohorts that colours stand for.
+    palette: Vec<u32>,
 }
 
-/// Four bytes and a bit for each slot, whether there is an object in it or not.
+/// Two bytes and a bit for each slot, whether there is an object in it or not.
 #[derive(Debug)]
 struct Dense {
     /// A bit for each slot that holds an object.
     held: Box<[u64]>,
-    /// Of those the cohort; the top bit says that it fitted into a block.
-    cohorts: Box<[u32]>,
+    colours: Box<[Colour]>,
 }
-
-const FITS: u32 = 1 << 31;
 
 impl Dense {
     fn new(slots: usize) -> Dense {
         let held = vec![0; slots.div_ceil(64)].into_boxed_slice();
-        Dense { held, cohorts: vec![0; slots].into_boxed_slice() }
+        Dense { held, colours: vec![0; slots].into_boxed_slice() }
     }
 
-    fn get(&self, slot: usize) -> Option<Object> {
-        let cohort = *self.cohorts.get(slot)?;
+    fn get(&self, slot: usize) -> Option<Colour> {
         let held = self.held.get(slot / 64)? >> (slot % 64) & 1 == 1;
-        held.then_some(Object { cohort: cohort & !FITS, fits: cohort & FITS != 0 })
+        if held { self.colours.get(slot).copied() } else { None }
     }
 
     /// Whether the slot was free and now holds the object.
-    fn put(&mut self, slot: usize, object: Object) -> bool {
-        let (Some(held), Some(cohort)) = (self.held.get_mut(slot / 64), self.cohorts.get_mut(slot)) else {
+    fn put(&mut self, slot: usize, new: Colour) -> bool {
+        let (Some(held), Some(colour)) = (self.held.get_mut(slot / 64), self.colours.get_mut(slot)) else {
             return false;
         };
         let bit = 1 << (slot % 64);
         let free = *held & bit == 0;
         if free {
             *held |= bit;
-            *cohort = object.cohort | if object.fits { FITS } else { 0 };
+            *colour = new;
         }
         free
     }
@@ -84,11 +90,23 @@ impl Dense {
             *held &= !(1 << (slot % 64));
         }
     }
+
+    /// Bytes of memory that one for so many slots takes.
+    fn memory(slots: usize) -> usize {
+        size_of::<Dense>() + 8 * slots.div_ceil(64) + size_of::<Colour>() * slots
+    }
+}
+
+/// The object that a colour stands for.
+fn object(palette: &[u32], colour: Colour) -> Object {
+    // Each colour is an index of the palette: this module alone makes them.
+    let cohort = palette.get(usize::from(colour & !FITS)).copied().unwrap_or_default();
+    Object { cohort, fits: colour & FITS != 0 }
 }
 
 impl Page {
     pub(super) fn new(size: u64) -> Page {
-        Page { size, dense: None, few: Vec::new() }
+        Page { size, dense: None, few: Vec::new(), palette: Vec::new() }
     }
 
     /// Slots that can begin in it.
@@ -103,8 +121,8 @@ impl Page {
 
     /// Bytes of memory that it refers to.
     pub(super) fn memory(&self) -> usize {
-        let memory = |d: &Dense| size_of::<Dense>() + 8 * d.held.len() + 4 * d.cohorts.len();
-        self.dense.as_deref().map_or(0, memory) + size_of::<Entry>() * self.few.capacity()
+        let dense = self.dense.as_deref().map_or(0, |dense| Dense::memory(dense.colours.len()));
+        dense + size_of::<Entry>() * self.few.capacity() + size_of::<u32>() * self.palette.capacity()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -112,10 +130,11 @@ impl Page {
     }
 
     pub(super) fn add(&mut self, slot: usize, object: Object) {
-        if self.dense.as_mut().is_some_and(|dense| dense.put(slot, object)) {
+        let Some(colour) = self.colour(object) else { return };
+        if self.dense.as_mut().is_some_and(|dense| dense.put(slot, colour)) {
             return;
         }
-        let entry = Entry { slot: slot as u16, fits: object.fits, cohort: object.cohort };
+        let entry = Entry { slot: slot as u16, colour };
         let at = match self.few.last() {
             // Spans are mostly filled from the front.
             Some(last) if last.slot > entry.slot => self.few.partition_point(|e| e.slot <= entry.slot),
@@ -125,15 +144,31 @@ impl Page {
             self.few.reserve_exact(self.few.len() / 4 + 2);
         }
         self.few.insert(at, entry);
-        let dense = size_of::<Dense>() + 8 * self.slots().div_ceil(64) + 4 * self.slots();
-        if self.dense.is_none() && size_of::<Entry>() * self.few.len() > dense {
+        if self.dense.is_none() && size_of::<Entry>() * self.few.len() > Dense::memory(self.slots()) {
             self.make_dense();
         }
     }
 
+    /// `None`: there are more cohorts than a page holds objects.
+    fn colour(&mut self, object: Object) -> Option<Colour> {
+        // Neighbours are mostly of one cohort, the latest.
+        let index = match self.palette.iter().rposition(|cohort| *cohort == object.cohort) {
+            Some(index) => index,
+            None if self.palette.len() >= usize::from(FITS) => return None,
+            None => {
+                if self.palette.len() == self.palette.capacity() {
+                    self.palette.reserve_exact(self.palette.len() / 2 + 1);
+                }
+                self.palette.push(object.cohort);
+                self.palette.len() - 1
+            }
+        };
+        Some(index as Colour | if object.fits { FITS } else { 0 })
+    }
+
     fn make_dense(&mut self) {
         let mut dense = Dense::new(self.slots());
-        self.few.retain(|e| !dense.put(usize::from(e.slot), Object { cohort: e.cohort, fits: e.fits }));
+        self.few.retain(|e| !dense.put(usize::from(e.slot), e.colour));
         self.few.shrink_to_fit();
         self.dense = Some(Box::new(dense));
     }
@@ -144,8 +179,8 @@ impl Page {
             .dense
             .iter()
             .flat_map(|dense| set_bits(&dense.held).filter_map(|slot| Some((slot, dense.get(slot)?))));
-        let few = self.few.iter().map(|e| (usize::from(e.slot), Object { cohort: e.cohort, fits: e.fits }));
-        dense.chain(few)
+        let few = self.few.iter().map(|e| (usize::from(e.slot), e.colour));
+        dense.chain(few).map(|(slot, colour)| (slot, object(&self.palette, colour)))
     }
 
     /// Drops the objects that are not to be kept, each handed to `dropped`.
@@ -154,52 +189,59 @@ impl Page {
         mut keep: impl FnMut(usize, Object) -> bool,
         mut dropped: impl FnMut(Object),
     ) {
-        if let Some(dense) = &mut self.dense {
-            let all: Vec<usize> = set_bits(&dense.held).collect();
-            for slot in all {
-                if let Some(object) = dense.get(slot)
-                    && !keep(slot, object)
-                {
-                    dense.clear(slot);
-                    dropped(object);
-                }
-            }
-        }
-        self.few.retain(|e| {
-            let object = Object { cohort: e.cohort, fits: e.fits };
-            let kept = keep(usize::from(e.slot), object);
+        let palette = &self.palette;
+        let mut kept = |slot: usize, colour: Colour| {
+            let object = object(palette, colour);
+            let kept = keep(slot, object);
             if !kept {
                 dropped(object);
             }
             kept
-        });
+        };
+        if let Some(dense) = &mut self.dense {
+            let all: Vec<usize> = set_bits(&dense.held).collect();
+            for slot in all {
+                if dense.get(slot).is_some_and(|colour| !kept(slot, colour)) {
+                    dense.clear(slot);
+                }
+            }
+        }
+        self.few.retain(|e| kept(usize::from(e.slot), e.colour));
     }
 
     /// Takes all objects out of a slot.
     pub(super) fn empty_slot(&mut self, slot: usize, mut dropped: impl FnMut(Object)) {
         if let Some(dense) = &mut self.dense
-            && let Some(object) = dense.get(slot)
+            && let Some(colour) = dense.get(slot)
         {
             dense.clear(slot);
-            dropped(object);
+            dropped(object(&self.palette, colour));
         }
         let from = self.few.partition_point(|e| usize::from(e.slot) < slot);
         let to = self.few.partition_point(|e| usize::from(e.slot) <= slot);
         for entry in self.few.drain(from..to) {
-            dropped(Object { cohort: entry.cohort, fits: entry.fits });
+            dropped(object(&self.palette, entry.colour));
         }
     }
 
     /// Gives back room that objects took which are no longer there.
     pub(super) fn shrink(&mut self) {
-        let count = self.objects().count();
-        if self.dense.is_some() && size_of::<Entry>() * count < 2 * self.slots() {
-            let mut all: Vec<Entry> = self
-                .objects()
-                .map(|(slot, o)| Entry { slot: slot as u16, fits: o.fits, cohort: o.cohort })
-                .collect();
-            all.sort_by_key(|e| e.slot);
-            (self.dense, self.few) = (None, all);
+        let held = |dense: &Dense| dense.held.iter().map(|word| word.count_ones() as usize).sum::<usize>();
+        let count = self.few.len() + self.dense.as_deref().map_or(0, held);
+        // Well below the size at which it would be made dense again.
+        let sparse = 4 * size_of::<Entry>() * count < 3 * Dense::memory(self.slots());
+        if (self.dense.is_some() && sparse) || self.palette.len() > PALETTE {
+            let mut all: Vec<(usize, Object)> = self.objects().collect();
+            all.sort_by_key(|(slot, _)| *slot);
+            *self = Page::new(self.size);
+            if sparse {
+                self.few.reserve_exact(all.len());
+            } else {
+                self.make_dense();
+            }
+            for (slot, object) in all {
+                self.add(slot, object);
+            }
         }
         self.few.shrink_to_fit();
     }
@@ -212,6 +254,8 @@ impl Page {
             // Slots of another size: the span is a new one.
             Fate::Marked { .. } | Fate::Gone => (0, &[]),
         };
+        let old: Vec<bool> = self.palette.iter().map(|cohort| old(*cohort)).collect();
+        let old = |colour: Colour| old.get(usize::from(colour & !FITS)).copied().unwrap_or_default();
         let mut slots: Vec<usize> = Vec::new();
         if let Some(dense) = &self.dense {
             for (i, &held) in dense.held.iter().enumerate() {
@@ -219,14 +263,14 @@ impl Page {
                 while unmarked != 0 {
                     let slot = 64 * i + unmarked.trailing_zeros() as usize;
                     unmarked &= unmarked - 1;
-                    if dense.cohorts.get(slot).is_some_and(|cohort| old(cohort & !FITS)) {
+                    if dense.colours.get(slot).is_some_and(|colour| old(*colour)) {
                         slots.push(slot);
                     }
                 }
             }
         }
         let unmarked = |slot: usize| word_at(bits, first + slot) & 1 == 0;
-        let few = self.few.iter().filter(|e| unmarked(usize::from(e.slot)) && old(e.cohort));
+        let few = self.few.iter().filter(|e| unmarked(usize::from(e.slot)) && old(e.colour));
         let before = slots.len();
         slots.extend(few.map(|e| usize::from(e.slot)));
         if slots.len() > before {
@@ -267,8 +311,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_takes_eight_bytes() {
-        assert_eq!(size_of::<Entry>(), 8);
+    fn an_entry_takes_four_bytes() {
+        assert_eq!(size_of::<Entry>(), 4);
     }
 
     #[test]
