@@ -173,7 +173,12 @@ impl Live {
             page.dead(
                 fate(start),
                 |cohort| self.cohorts.get(cohort).epoch < epoch,
-                |slot| dead.push(start + slot as u64 * page.size),
+                |slot| {
+                    let slot = start + slot as u64 * page.size;
+                    if dead.last() != Some(&slot) {
+                        dead.push(slot);
+                    }
+                },
             );
         }
         dead

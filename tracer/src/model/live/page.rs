@@ -246,7 +246,8 @@ impl Page {
         self.few.shrink_to_fit();
     }
 
-    /// Hands out the slots, ascending, of `old` objects that were not marked.
+    /// Hands out the slots, ascending, of `old` objects that were not marked: some of them
+    /// more than once.
     pub(super) fn dead(&self, fate: Fate<'_>, old: impl Fn(u32) -> bool, mut found: impl FnMut(usize)) {
         let (first, bits): (usize, &[u64]) = match fate {
             Fate::Unknown => return,
@@ -255,29 +256,27 @@ impl Page {
             Fate::Marked { .. } | Fate::Gone => (0, &[]),
         };
         let old: Vec<bool> = self.palette.iter().map(|cohort| old(*cohort)).collect();
+        let all_old = !old.contains(&false);
         let old = |colour: Colour| old.get(usize::from(colour & !FITS)).copied().unwrap_or_default();
-        let mut slots: Vec<usize> = Vec::new();
+        let unmarked = |slot: usize| word_at(bits, first + slot) & 1 == 0;
+        let few = self.few.iter().filter(|e| unmarked(usize::from(e.slot)) && old(e.colour));
+        let mut few = few.map(|e| usize::from(e.slot)).peekable();
         if let Some(dense) = &self.dense {
             for (i, &held) in dense.held.iter().enumerate() {
                 let mut unmarked = held & !word_at(bits, first + 64 * i);
                 while unmarked != 0 {
                     let slot = 64 * i + unmarked.trailing_zeros() as usize;
                     unmarked &= unmarked - 1;
-                    if dense.colours.get(slot).is_some_and(|colour| old(*colour)) {
-                        slots.push(slot);
+                    if all_old || dense.colours.get(slot).is_some_and(|colour| old(*colour)) {
+                        while let Some(before) = few.next_if(|before| *before < slot) {
+                            found(before);
+                        }
+                        found(slot);
                     }
                 }
             }
         }
-        let unmarked = |slot: usize| word_at(bits, first + slot) & 1 == 0;
-        let few = self.few.iter().filter(|e| unmarked(usize::from(e.slot)) && old(e.colour));
-        let before = slots.len();
-        slots.extend(few.map(|e| usize::from(e.slot)));
-        if slots.len() > before {
-            slots.sort_unstable();
-            slots.dedup();
-        }
-        slots.into_iter().for_each(&mut found);
+        few.for_each(found);
     }
 }
 
@@ -371,6 +370,8 @@ mod tests {
             let dead_of = |fate: Fate<'_>| {
                 let mut dead = Vec::new();
                 page.dead(fate, |cohort| cohort < 20, |slot| dead.push(slot));
+                assert!(dead.is_sorted(), "{dead:?}");
+                dead.dedup();
                 dead
             };
             let old = |of: &Vec<Object>| of.iter().any(|o| o.cohort < 20);
