@@ -49,6 +49,35 @@ pub fn matrix() -> Result<Vec<(GoLine, Variant)>> {
     Ok(pairs.filter(|&(line, variant)| wanted(line, variant)).collect())
 }
 
+/// Checks each of these programs; the error names all that fail, not only the first.
+///
+/// # Errors
+/// When a check fails.
+pub fn check_programs(
+    programs: Vec<(GoLine, Variant)>,
+    mut check: impl FnMut(GoLine, Variant) -> Result<()>,
+) -> Result<()> {
+    let named = programs.into_iter().map(|(line, variant)| (format!("{line} {variant}"), (line, variant)));
+    check_each(named, |(line, variant)| check(line, variant))
+}
+
+/// As [`check_programs`], with each of the [`go_lines`].
+///
+/// # Errors
+/// When a check fails, and as `go_lines`.
+pub fn check_lines(check: impl FnMut(GoLine) -> Result<()>) -> Result<()> {
+    check_each(go_lines()?.into_iter().map(|line| (line.to_string(), line)), check)
+}
+
+fn check_each<T>(
+    named: impl Iterator<Item = (String, T)>,
+    mut check: impl FnMut(T) -> Result<()>,
+) -> Result<()> {
+    let failures: Vec<String> =
+        named.filter_map(|(name, item)| Some(format!("Go {name}: {:#}", check(item).err()?))).collect();
+    if failures.is_empty() { Ok(()) } else { bail!("\n{}", failures.join("\n")) }
+}
+
 fn go_choice() -> String {
     std::env::var("HEAPTAP_TEST_GO").unwrap_or_else(|_| "subset".to_owned())
 }

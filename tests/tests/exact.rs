@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use tests::manifest::{Manifest, Markers};
 use tests::report::{Frame, Site};
 use tests::{GoLine, NEWEST, PATIENCE, Process, Report, Variant, build, end_recording, source_dir};
-use tests::{await_recording, go_lines, heaptap, matrix, start_recording, start_target};
+use tests::{await_recording, check_lines, check_programs, heaptap, matrix, start_recording, start_target};
 
 /// Records one run of `exact`, from outside, while it does what it is known to do.
 fn capture(line: GoLine, variant: Variant) -> Result<(Manifest, Report)> {
@@ -70,29 +70,17 @@ fn check_stripped_is_plain(line: GoLine) -> Result<()> {
     Ok(())
 }
 
-/// Runs a check on each item and fails with all that is wrong, not with the first.
-fn check_all<T>(items: impl IntoIterator<Item = (String, T)>, check: impl Fn(T) -> Result<()>) {
-    let failures: Vec<String> = items
-        .into_iter()
-        .filter_map(|(name, item)| Some(format!("{name}: {:#}", check(item).err()?)))
-        .collect();
-    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
-}
-
 mod privileged {
     use super::*;
 
     #[test]
-    fn every_object_is_counted_at_its_site() {
-        let matrix = matrix().expect("Go lines").into_iter();
-        let named = matrix.map(|(line, variant)| (format!("Go {line} {variant}"), (line, variant)));
-        check_all(named, |(line, variant)| check_exact(line, variant));
+    fn every_object_is_counted_at_its_site() -> Result<()> {
+        check_programs(matrix()?, check_exact)
     }
 
     #[test]
-    fn a_stripped_program_gives_the_same_report() {
-        let lines = go_lines().expect("Go lines").into_iter();
-        check_all(lines.map(|line| (format!("Go {line}"), line)), check_stripped_is_plain);
+    fn a_stripped_program_gives_the_same_report() -> Result<()> {
+        check_lines(check_stripped_is_plain)
     }
 
     #[test]
@@ -170,10 +158,8 @@ mod privileged {
 
 /// The target program itself is what the tests think it is, on each line and variant.
 #[test]
-fn the_target_program_states_more_than_a_hundred_thousand_objects() {
-    let matrix = matrix().expect("Go lines").into_iter();
-    let named = matrix.map(|(line, variant)| (format!("Go {line} {variant}"), (line, variant)));
-    check_all(named, |(line, variant)| {
+fn the_target_program_states_more_than_a_hundred_thousand_objects() -> Result<()> {
+    check_programs(matrix()?, |line, variant| {
         let mut target = start_target(&build("exact", line, variant)?, &[])?;
         let manifest = run_phase(&mut target)?;
         let stated: u64 = manifest.sites.iter().map(|site| site.objects).sum();
@@ -181,5 +167,5 @@ fn the_target_program_states_more_than_a_hundred_thousand_objects() {
         // What is not at a site: goroutines, the GC's own workers, a few flags.
         ensure!(manifest.mallocs >= stated && manifest.mallocs - stated < 3_000, "{}", manifest.mallocs);
         Ok(())
-    });
+    })
 }

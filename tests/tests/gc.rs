@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use tests::{
     GoLine, NEWEST, PATIENCE, Process, Signal, Variant, build, end_recording, go_lines, heaptap, matrix,
-    run_heaptap, start_recording,
+    start_recording,
 };
 
 /// The target program `collect`, which traces its collections to stderr.
@@ -46,6 +46,33 @@ impl Collect {
         let ended = self.0.wait(PATIENCE)?;
         let lines = ended.stderr.lines().filter(|line| line.starts_with("gc "));
         Ok(lines.skip_while(|line| number(line) != Some(first)).map(str::to_owned).collect())
+    }
+}
+
+/// A recording of `collect` that has ended.
+struct Recorded {
+    collect: Collect,
+    scratch: tempfile::TempDir,
+}
+
+impl Recorded {
+    /// Records what these commands make it do.
+    fn of(line: GoLine, commands: &str) -> Result<Recorded> {
+        let mut collect = Collect::start(line, Variant::Stripped)?;
+        let scratch = tempfile::tempdir()?;
+        let record = start_recording(collect.0.pid(), &scratch.path().join("gc.heaptap"))?;
+        collect.tell(commands)?;
+        end_recording(record)?;
+        Ok(Recorded { collect, scratch })
+    }
+
+    fn report_as(&self, args: &[&str]) -> Result<String> {
+        let capture = self.scratch.path().join("gc.heaptap");
+        ended(Process::spawn(heaptap().arg("report").arg(capture).args(args))?)
+    }
+
+    fn report(&self) -> Result<Report> {
+        Ok(serde_json::from_str(&self.report_as(&["--json"])?)?)
     }
 }
 
@@ -182,16 +209,10 @@ mod privileged {
     #[test]
     fn a_capture_holds_every_cycle_and_every_stop_of_the_world() -> Result<()> {
         for line in go_lines()? {
-            let scratch = tempfile::tempdir()?;
-            let capture = scratch.path().join("gc.heaptap");
-            let mut collect = Collect::start(line, Variant::Stripped)?;
-            let record = start_recording(collect.0.pid(), &capture)?;
-            collect.tell("sfs")?;
-            end_recording(record)?;
-            let path = capture.to_str().context("a path in UTF-8")?;
-            let report = run_heaptap(&["report", path, "--json"])?.stdout;
-            let report: Report = serde_json::from_str(&report)?;
-            let trace = collect.trace(AT_START + 1)?;
+            let recorded = Recorded::of(line, "sfs")?;
+            let report = recorded.report()?;
+            let table = recorded.report_as(&["--gc", "--limit", "3"])?;
+            let trace = recorded.collect.trace(AT_START + 1)?;
 
             ensure!(report.gc.len() == trace.len(), "{line}: {} of {}", report.gc.len(), trace.len());
             report.gc.iter().zip(&trace).try_for_each(|(row, traced)| row.check(traced))?;
@@ -215,7 +236,6 @@ mod privileged {
                 ensure!(stops(Some(reason)) == count, "{line}: {:?}", report.stw);
             }
 
-            let table = run_heaptap(&["report", path, "--gc", "--limit", "3"])?.stdout;
             let last = format!("\n{} ", trace.len() as u32 + AT_START);
             ensure!(table.contains(&last) && table.contains("after 47 earlier ones"), "{line}: {table}");
         }
@@ -226,15 +246,7 @@ mod privileged {
     #[test]
     fn assists_are_told_by_the_site_that_had_to_wait() -> Result<()> {
         for line in go_lines()? {
-            let scratch = tempfile::tempdir()?;
-            let capture = scratch.path().join("gc.heaptap");
-            let mut collect = Collect::start(line, Variant::Stripped)?;
-            let record = start_recording(collect.0.pid(), &capture)?;
-            collect.tell("hs")?;
-            end_recording(record)?;
-            let path = capture.to_str().context("a path in UTF-8")?;
-            let report = run_heaptap(&["report", path, "--json"])?.stdout;
-            let report: Report = serde_json::from_str(&report)?;
+            let report = Recorded::of(line, "hs")?.report()?;
             let measured: u64 = report.gc.iter().map(|row| row.assist_ns).sum();
             let told: u64 = report.assists.iter().map(|assists| assists.total_ns).sum();
             let count: usize = report.assists.iter().map(|assists| assists.count).sum();

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use tests::lives::{Amount, Truth, sites_of, step};
 use tests::report::Site;
 use tests::{GoLine, NEWEST, PATIENCE, Process, Report, Signal, Variant, build, end_recording};
-use tests::{await_recording, heaptap, matrix, start_recording, start_target};
+use tests::{await_recording, check_programs, heaptap, matrix, start_recording, start_target};
 
 /// Where a report and the truth disagree. `new`: whether what no cycle has judged yet
 /// counts as alive.
@@ -61,25 +61,16 @@ fn check(line: GoLine, variant: Variant, commands: &[&str]) -> Result<Report> {
 mod privileged {
     use super::*;
 
-    fn check_all(check: impl Fn(GoLine, Variant) -> Result<()>) {
-        let failures: Vec<String> = matrix()
-            .expect("Go lines")
-            .into_iter()
-            .filter_map(|(line, variant)| {
-                Some(format!("Go {line} {variant}: {:#}", check(line, variant).err()?))
-            })
-            .collect();
-        assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+    #[test]
+    fn after_a_collection_the_living_are_known_exactly() -> Result<()> {
+        check_programs(matrix()?, |line, variant| {
+            check(line, variant, &["hold", "gc", "drop", "gc"]).map(drop)
+        })
     }
 
     #[test]
-    fn after_a_collection_the_living_are_known_exactly() {
-        check_all(|line, variant| check(line, variant, &["hold", "gc", "drop", "gc"]).map(drop));
-    }
-
-    #[test]
-    fn slots_that_are_used_again_do_not_confuse() {
-        check_all(|line, variant| {
+    fn slots_that_are_used_again_do_not_confuse() -> Result<()> {
+        check_programs(matrix()?, |line, variant| {
             let commands = ["hold", "gc", "drop", "gc", "hold"];
             // Two of three are kept, and what is made in `hold` and dropped is not judged.
             let (report, truth) = record(line, variant, &commands)?;
@@ -93,12 +84,12 @@ mod privileged {
                 ensure!(followed >= want.objects, "{place}: {want:?} are alive, but {followed} known");
             }
             check(line, variant, &["hold", "gc", "drop", "gc", "hold", "gc"]).map(drop)
-        });
+        })
     }
 
     #[test]
-    fn collections_that_follow_each_other_miss_nobody() {
-        check_all(|line, variant| {
+    fn collections_that_follow_each_other_miss_nobody() -> Result<()> {
+        check_programs(matrix()?, |line, variant| {
             let report = check(line, variant, &["storm 4", "gc"])?;
             let following = report.capture.following.context("followed")?;
             ensure!(report.capture.gc_cycles > 50, "only {} cycles", report.capture.gc_cycles);
@@ -106,16 +97,16 @@ mod privileged {
             let missed = following.judged_gc_cycles < report.capture.gc_cycles;
             ensure!(said == missed, "{} of {} judged", following.judged_gc_cycles, report.capture.gc_cycles);
             Ok(())
-        });
+        })
     }
 
     /// The runtime counts what has a finalizer twice: it scans these objects as roots
     /// (runtime/mgcmark.go `markrootSpans`), and again when they are found reachable. Such
     /// are those of one place, and the three open files.
     #[test]
-    fn from_the_start_all_that_the_runtime_marked_is_followed() {
+    fn from_the_start_all_that_the_runtime_marked_is_followed() -> Result<()> {
         const FILES: u64 = 3 * 96;
-        check_all(|line, variant| {
+        check_programs(matrix()?, |line, variant| {
             let scratch = tempfile::tempdir()?;
             let file = scratch.path().join("exec.heaptap");
             let mut record = heaptap();
@@ -139,7 +130,7 @@ mod privileged {
             let difference = marked - survivors.bytes;
             ensure!(difference == twice, "{marked} marked, {survivors:?}: {difference}, not {twice}");
             Ok(())
-        });
+        })
     }
 
     /// Every object of these sites is alive, dead or new, whatever else is known.

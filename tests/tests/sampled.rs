@@ -8,7 +8,7 @@ use serde_json::Value;
 use tests::lives::{Amount, Truth, sites_of, step};
 use tests::report::Site;
 use tests::{GoLine, NEWEST, PATIENCE, Process, Report, Variant, build, end_recording};
-use tests::{await_recording, go_lines, heaptap, run_heaptap, start_target};
+use tests::{await_recording, check_programs, go_lines, heaptap, run_heaptap, start_target};
 
 /// The program, sampling itself at a rate, being recorded.
 struct Recorded {
@@ -181,33 +181,23 @@ fn check_own_profile(line: GoLine, variant: Variant) -> Result<()> {
 mod privileged {
     use super::*;
 
-    fn check_all(mut check: impl FnMut(GoLine, Variant) -> Result<()>) {
-        let failures: Vec<String> = programs()
-            .expect("Go lines")
-            .into_iter()
-            .filter_map(|(line, variant)| {
-                Some(format!("Go {line} {variant}: {:#}", check(line, variant).err()?))
-            })
-            .collect();
-        assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+    #[test]
+    fn a_rate_of_1_leaves_nothing_to_estimate() -> Result<()> {
+        check_programs(programs()?, check_exact)
     }
 
     #[test]
-    fn a_rate_of_1_leaves_nothing_to_estimate() {
-        check_all(check_exact);
-    }
-
-    #[test]
-    fn estimates_are_within_their_intervals() {
+    fn estimates_are_within_their_intervals() -> Result<()> {
         let mut hits = Hits::default();
-        check_all(|line, variant| check_estimates(line, variant, &mut hits));
+        check_programs(programs()?, |line, variant| check_estimates(line, variant, &mut hits))?;
         assert!(hits.all >= 100, "{hits:?}");
         assert!(f64::from(hits.within) / f64::from(hits.all) > 0.85, "{hits:?}");
+        Ok(())
     }
 
     #[test]
-    fn samples_are_those_of_the_programs_own_profile() {
-        check_all(check_own_profile);
+    fn samples_are_those_of_the_programs_own_profile() -> Result<()> {
+        check_programs(programs()?, check_own_profile)
     }
 
     #[test]

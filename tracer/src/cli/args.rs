@@ -111,8 +111,7 @@ pub struct Record {
 pub enum Mode {
     /// Every allocation
     Exact,
-    /// Those that the program's own heap profiler samples, at next to no cost: all numbers
-    /// are estimates
+    /// Those that the program's own heap profiler samples: all numbers are estimates
     Runtime,
 }
 

@@ -4,29 +4,17 @@ use std::io::{self, Write};
 use std::ops::ControlFlow;
 
 use super::args::Gc as Args;
-use super::{find_process, note, runtime};
+use super::{begin, note, open, runtime};
 use crate::base::{Error, Result};
 use crate::event::GcCycle;
 use crate::export::gc::trace_line;
 use crate::report::gc::GcCycle as Row;
 use crate::session::{self, GcOptions};
-use crate::target::{self, Spawned};
 
 pub(super) fn run(args: &Args) -> Result<u8> {
-    let mut spawned = if args.target.exec { Some(Spawned::start(&args.cmd)?) } else { None };
-    let pid = match &spawned {
-        Some(spawned) => spawned.pid(),
-        None => find_process(args.target.pid, args.target.name.as_deref())?,
-    };
-    let target = target::identify(pid, args.assume_go.as_deref())?;
+    let (target, mut spawned) = open(&args.target, &args.cmd, args.assume_go.as_deref())?;
     let options = GcOptions { duration: args.duration, bpf_log: args.bpf_log };
-    let ready = || {
-        if let Some(spawned) = &mut spawned {
-            spawned.release()?;
-        }
-        note(&format!("following {pid} {} (Ctrl-C ends)", target.target.exe));
-        Ok(())
-    };
+    let ready = || begin(&target, spawned.as_mut(), "following");
     let each = |cycle: &GcCycle, missed| {
         if missed > 0 {
             note(&format!("heaptap: {missed} GC cycles before gc {} were missed", cycle.cycle));

@@ -13,10 +13,10 @@ mod snapshot;
 
 use std::io::{self, IsTerminal, Write};
 
-use args::{Cli, Command};
+use args::{Cli, Command, TargetArgs};
 
 use crate::base::{Error, Result};
-use crate::target;
+use crate::target::{self, Identity, Spawned};
 
 /// Runs the command and returns the exit code (see `heaptap --help`).
 pub fn run(cli: &Cli) -> u8 {
@@ -46,6 +46,28 @@ fn find_process(pid: Option<i32>, name: Option<&str>) -> Result<i32> {
         (None, Some(name)) => target::by_name(name),
         (None, None) => Err(Error::usage("no process named").hint("give --pid or --name")),
     }
+}
+
+/// The process to trace, and what holds it back if it is started here.
+fn open(
+    args: &TargetArgs,
+    command: &[String],
+    assume_go: Option<&str>,
+) -> Result<(Identity, Option<Spawned>)> {
+    let spawned = if args.exec { Some(Spawned::start(command)?) } else { None };
+    let pid = match &spawned {
+        Some(spawned) => spawned.pid(),
+        None => find_process(args.pid, args.name.as_deref())?,
+    };
+    Ok((target::identify(pid, assume_go)?, spawned))
+}
+
+/// Lets a process that was started run, now that probes are in place, and says what is done
+/// to it.
+fn begin(target: &Identity, spawned: Option<&mut Spawned>, doing: &str) -> Result<()> {
+    spawned.map_or(Ok(()), Spawned::release)?;
+    note(&format!("{doing} {} {} (Ctrl-C ends)", target.target.pid, target.target.exe));
+    Ok(())
 }
 
 /// The event loop of the commands that follow a process.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::{Mode, Record};
-use super::{find_process, is_watched, note, runtime, write_json};
+use super::{begin, is_watched, note, open, runtime, write_json};
 use crate::base::units::format_count;
 use crate::base::{Error, Result};
 use crate::capture::Writer;
@@ -14,7 +14,6 @@ use crate::event::{EndReason, Tripped};
 use crate::model::State;
 use crate::report::Report;
 use crate::session::{self, Options, Recording};
-use crate::target::{self, Spawned};
 
 pub(super) fn run(args: &Record) -> Result<u8> {
     if args.target.exec && args.mode == Mode::Runtime {
@@ -23,22 +22,12 @@ pub(super) fn run(args: &Record) -> Result<u8> {
         )
         .hint("start it, and give its --pid; or use --mode exact"));
     }
-    let mut spawned = if args.target.exec { Some(Spawned::start(&args.cmd)?) } else { None };
-    let pid = match &spawned {
-        Some(spawned) => spawned.pid(),
-        None => find_process(args.target.pid, args.target.name.as_deref())?,
-    };
-    let target = target::identify(pid, args.assume_go.as_deref())?;
-    let path = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("heaptap-{pid}.heaptap")));
+    let (target, mut spawned) = open(&args.target, &args.cmd, args.assume_go.as_deref())?;
+    let default = || PathBuf::from(format!("heaptap-{}.heaptap", target.target.pid));
+    let path = args.output.clone().unwrap_or_else(default);
     let writer = Writer::create(&path)?;
     let bar = progress_bar(args.duration);
-    let ready = || {
-        if let Some(spawned) = &mut spawned {
-            spawned.release()?;
-        }
-        note(&format!("recording {pid} {} (Ctrl-C ends)", target.target.exe));
-        Ok(())
-    };
+    let ready = || begin(&target, spawned.as_mut(), "recording");
     let options = Options {
         mode: match args.mode {
             Mode::Exact => session::Mode::Exact,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::sampling::{Sampling, Weight};
-use super::sites::{Frame, named_frames};
+use super::sites::{Frame, Stacks};
 use crate::event::{self, GcTrigger};
 use crate::model::{Durations, JudgedCycle, State};
 
@@ -195,9 +195,10 @@ pub(super) fn stops(state: &State) -> Vec<Stops> {
 
 /// Assists by what the user sees of the stack, those that took most time first.
 pub(super) fn assists(state: &State) -> Vec<Assists> {
+    let mut stacks = Stacks::new(state);
     let mut by_frames: BTreeMap<Vec<Frame>, Durations> = BTreeMap::new();
     for (stack, assists) in &state.assists {
-        by_frames.entry(named_frames(state, *stack)).or_default().merge(assists);
+        by_frames.entry(stacks.named(*stack)).or_default().merge(assists);
     }
     let assists = by_frames.into_iter().map(|(frames, a)| Assists {
         count: a.count,

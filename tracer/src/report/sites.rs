@@ -51,6 +51,13 @@ pub struct Frame {
     pub address: u64,
 }
 
+impl Frame {
+    fn of(frame: &event::Frame, address: u64) -> Frame {
+        let event::Frame { function, file, line, inlined } = frame.clone();
+        Frame { function, file, line, inlined, address }
+    }
+}
+
 /// Totals, and what in them is uncertain.
 #[derive(Debug, Default)]
 pub(super) struct Sums {
@@ -97,8 +104,7 @@ struct Parts {
     addresses: Vec<u64>,
     /// Indices, and what each object seen stands for.
     calls: Vec<(u32, Weight)>,
-    /// Whether its numbers are estimates, and the variance of its bytes then.
-    sampled: bool,
+    /// Of its bytes, where they are estimated.
     variance: f64,
 }
 
@@ -124,11 +130,9 @@ pub(super) fn build(state: &State) -> (Vec<Site>, Sums) {
         sums.stackless_objects = sums.stackless_objects.saturating_add(stackless);
         let kind = stack.kind(&resolved.type_name);
         let key = SiteKey { frames: stack.frames.clone(), type_name: resolved.type_name, kind };
-        let parts = sites.entry(key).or_insert_with(|| Parts {
-            addresses: stack.addresses.clone(),
-            sampled: sampling.is_some(),
-            ..Parts::default()
-        });
+        let parts = sites
+            .entry(key)
+            .or_insert_with(|| Parts { addresses: stack.addresses.clone(), ..Parts::default() });
         parts.amount.objects = parts.amount.objects.saturating_add(amount.objects);
         parts.amount.bytes = parts.amount.bytes.wrapping_add(amount.bytes);
         parts.amount.requested = parts.amount.requested.wrapping_add(amount.requested);
@@ -139,7 +143,7 @@ pub(super) fn build(state: &State) -> (Vec<Site>, Sums) {
     let frames = stacks.interned;
     let lives = state.live.as_ref().map(Lives::new);
     let sites: Vec<Site> =
-        sites.into_iter().map(|(key, parts)| site(key, &parts, lives.as_ref(), &frames)).collect();
+        sites.into_iter().map(|(key, parts)| site(key, &parts, sampling, lives.as_ref(), &frames)).collect();
     let live = |site: &Site| Some((site.live_objects?, site.live_bytes?));
     sums.live = state.live.as_ref().and_then(|live| live.latest_judged()).map(|_| {
         sites.iter().filter_map(live).fold((0, 0), |(objects, bytes), (o, b)| {
@@ -149,23 +153,13 @@ pub(super) fn build(state: &State) -> (Vec<Site>, Sums) {
     (sites, sums)
 }
 
-/// The frames that a site with this stack has, by name: without addresses.
-pub(super) fn named_frames(state: &State, stack: StackId) -> Vec<Frame> {
-    let mut stacks = Stacks::new(state);
-    let shown = stacks.get(stack).frames.clone();
-    let named = shown.into_iter().filter_map(|i| stacks.interned.get(i as usize));
-    named
-        .map(|f| Frame {
-            function: f.function.clone(),
-            file: f.file.clone(),
-            line: f.line,
-            inlined: f.inlined,
-            address: 0,
-        })
-        .collect()
-}
-
-fn site(key: SiteKey, parts: &Parts, lives: Option<&Lives<'_>>, interned: &[event::Frame]) -> Site {
+fn site(
+    key: SiteKey,
+    parts: &Parts,
+    sampling: Option<Sampling>,
+    lives: Option<&Lives<'_>>,
+    interned: &[event::Frame],
+) -> Site {
     let sum = parts.amount;
     let (live, life) = match lives.map(|lives| lives.of(&parts.calls)) {
         Some((live, life)) => (live, Some(life)),
@@ -177,13 +171,7 @@ fn site(key: SiteKey, parts: &Parts, lives: Option<&Lives<'_>>, interned: &[even
         .iter()
         .zip(&parts.addresses)
         .filter_map(|(&i, &address)| interned.get(i as usize).map(|f| (f, address)))
-        .map(|(f, address)| Frame {
-            function: f.function.clone(),
-            file: f.file.clone(),
-            line: f.line,
-            inlined: f.inlined,
-            address,
-        })
+        .map(|(f, address)| Frame::of(f, address))
         .collect();
     Site {
         id: site_id(&frames, &key.type_name, key.kind),
@@ -194,7 +182,7 @@ fn site(key: SiteKey, parts: &Parts, lives: Option<&Lives<'_>>, interned: &[even
         requested_bytes: sum.requested,
         live_objects: live.map(|(objects, _)| objects),
         live_bytes: live.map(|(_, bytes)| bytes),
-        error_bytes: parts.sampled.then(|| ErrorBytes::of(parts.variance, live_variance)),
+        error_bytes: sampling.map(|_| ErrorBytes::of(parts.variance, live_variance)),
         life,
         frames,
     }
@@ -285,7 +273,7 @@ impl Stack {
 }
 
 /// Symbolised stacks, each worked out once, with each distinct frame held once.
-struct Stacks<'a> {
+pub(super) struct Stacks<'a> {
     state: &'a State,
     known: HashMap<StackId, Stack>,
     interned: Vec<event::Frame>,
@@ -295,7 +283,7 @@ struct Stacks<'a> {
 }
 
 impl<'a> Stacks<'a> {
-    fn new(state: &'a State) -> Stacks<'a> {
+    pub(super) fn new(state: &'a State) -> Stacks<'a> {
         Stacks {
             state,
             known: HashMap::new(),
@@ -303,6 +291,12 @@ impl<'a> Stacks<'a> {
             index: HashMap::new(),
             unknown: Default::default(),
         }
+    }
+
+    /// The frames that a site with this stack has, by name: without addresses.
+    pub(super) fn named(&mut self, id: StackId) -> Vec<Frame> {
+        let shown = self.get(id).frames.clone();
+        shown.iter().filter_map(|&i| self.interned.get(i as usize)).map(|f| Frame::of(f, 0)).collect()
     }
 
     fn get(&mut self, id: StackId) -> &Stack {

@@ -74,11 +74,7 @@ pub struct Live {
     pages: PageTable,
     /// Bytes that the pages refer to.
     page_memory: usize,
-    cohorts: Cohorts,
-    /// By call, as far as any have died.
-    died: Vec<Died>,
-    /// By call: of its objects one in 2 to this power is followed.
-    thinned: Vec<u32>,
+    population: Population,
     history: History,
     /// Epoch begun by the latest cycle that was judged in full.
     judged: Option<u32>,
@@ -97,9 +93,7 @@ impl Live {
         Live {
             pages: PageTable::default(),
             page_memory: 0,
-            cohorts: Cohorts::default(),
-            died: Vec::new(),
-            thinned: Vec::new(),
+            population: Population::default(),
             history: History::default(),
             judged: None,
             unslotted: 0,
@@ -125,14 +119,16 @@ impl Live {
             Some(_) if !fits => self.bury_slot(number, addr, alloc.epoch),
             _ => {}
         }
-        if !is_followed(addr - addr % PAGE + addr % PAGE / size * size, self.level(call)) {
+        let slot = (addr % PAGE / size) as usize;
+        if !is_followed(slot_address(number, slot, size), self.population.level(call)) {
             return;
         }
-        let bytes = if fits { 0 } else { size };
-        let Some(cohort) = self.cohorts.join(call, alloc.epoch, bytes) else { return };
+        let Some(cohort) = self.population.cohorts.join(call, alloc.epoch, counted_bytes(fits, size)) else {
+            return;
+        };
         let page = self.pages.get_or_insert(number, || Page::new(size));
         let before = page.memory();
-        page.add(page.slot(addr), Object { cohort, fits });
+        page.add(slot, Object { cohort, fits });
         self.page_memory = self.page_memory + page.memory() - before;
         if self.of_objects() > self.thin_at {
             self.thin_out();
@@ -141,25 +137,20 @@ impl Live {
 
     /// Bytes that depend on how many objects are followed.
     fn of_objects(&self) -> usize {
-        self.pages.memory() + self.page_memory + self.cohorts.memory()
+        self.pages.memory() + self.page_memory + self.population.cohorts.memory()
     }
 
     fn bury_page(&mut self, number: u64, epoch: u32) {
         let Some(mut page) = self.pages.remove(number) else { return };
         self.page_memory -= page.memory();
         let size = page.size;
-        page.retain(
-            |_, _| false,
-            |object| bury(&mut self.cohorts, &mut self.died, &self.thinned, object, size, epoch),
-        );
+        page.retain(|_, _| false, |object| self.population.bury(object, size, epoch));
     }
 
     fn bury_slot(&mut self, number: u64, addr: u64, epoch: u32) {
         let Some(page) = self.pages.get_mut(number) else { return };
         let size = page.size;
-        page.empty_slot(page.slot(addr), |object| {
-            bury(&mut self.cohorts, &mut self.died, &self.thinned, object, size, epoch);
-        });
+        page.empty_slot(page.slot(addr), |object| self.population.bury(object, size, epoch));
     }
 
     /// Which of the followed objects from before `epoch` are dead, by their slots as in
@@ -169,12 +160,11 @@ impl Live {
         let mut dead = Vec::new();
         for number in self.pages.numbers() {
             let Some(page) = self.pages.get(number) else { continue };
-            let start = number * PAGE;
             page.dead(
-                fate(start),
-                |cohort| self.cohorts.get(cohort).epoch < epoch,
+                fate(number * PAGE),
+                |cohort| self.population.cohorts.get(cohort).epoch < epoch,
                 |slot| {
-                    let slot = start + slot as u64 * page.size;
+                    let slot = slot_address(number, slot, page.size);
                     if dead.last() != Some(&slot) {
                         dead.push(slot);
                     }
@@ -200,13 +190,13 @@ impl Live {
             // Ascending in a capture of ours.
             dead.sort_unstable();
             let mut gone: Vec<Object> = Vec::new();
-            let cohorts = &self.cohorts;
+            let cohorts = &self.population.cohorts;
             let lives = |slot: usize, object: Object| {
                 cohorts.get(object.cohort).epoch >= epoch || dead.binary_search(&slot).is_err()
             };
             page.retain(lives, |object| gone.push(object));
             for object in gone {
-                bury(&mut self.cohorts, &mut self.died, &self.thinned, object, size, epoch);
+                self.population.bury(object, size, epoch);
             }
             if page.is_empty() {
                 self.page_memory -= before;
@@ -228,14 +218,11 @@ impl Live {
     ) -> BTreeMap<u64, (u64, u64)> {
         self.judged = Some(epoch);
         let mut survivors: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
-        let mut bytes = vec![0_u64; self.died.len().max(self.thinned.len())];
-        for cohort in self.cohorts.iter().filter(|cohort| cohort.epoch < epoch) {
-            let level = self.level(cohort.call);
-            let index = cohort.call as usize;
-            if index >= bytes.len() {
-                bytes.resize(index + 1, 0);
-            }
-            bytes[index] = bytes[index].wrapping_add(cohort.bytes << level);
+        let mut bytes: Vec<u64> = Vec::new();
+        for cohort in self.population.cohorts.iter().filter(|cohort| cohort.epoch < epoch) {
+            let level = self.population.level(cohort.call);
+            let of_call = of_call(&mut bytes, cohort.call);
+            *of_call = of_call.wrapping_add(cohort.bytes << level);
             let (objects, total) = survivors.entry(group(cohort.call)).or_default();
             *total = total.wrapping_add(cohort.bytes << level);
             *objects = objects.wrapping_add(cohort.objects << level);
@@ -254,8 +241,8 @@ impl Live {
     pub fn alive(&self) -> HashMap<u32, Alive> {
         let judged = self.judged.unwrap_or(0);
         let mut calls: HashMap<u32, Alive> = HashMap::new();
-        for cohort in self.cohorts.iter() {
-            let level = self.level(cohort.call);
+        for cohort in self.population.cohorts.iter() {
+            let level = self.population.level(cohort.call);
             let (objects, bytes) = (cohort.objects << level, cohort.bytes << level);
             let alive = calls.entry(cohort.call).or_default();
             if cohort.epoch < judged {
@@ -273,7 +260,7 @@ impl Live {
 
     /// What of a call's objects has died.
     pub fn died(&self, call: u32) -> Died {
-        self.died.get(call as usize).copied().unwrap_or_default()
+        self.population.died.get(call as usize).copied().unwrap_or_default()
     }
 
     /// How the survivors of some calls together have grown from cycle to cycle, given what
@@ -284,8 +271,9 @@ impl Live {
 
     /// Calls of which not each object is followed, and the fewest that are: one in so many.
     pub fn sampled(&self) -> Option<(usize, u64)> {
-        let worst = *self.thinned.iter().max().filter(|level| **level > 0)?;
-        Some((self.thinned.iter().filter(|level| **level > 0).count(), 1 << worst))
+        let levels = &self.population.levels;
+        let worst = *levels.iter().max().filter(|level| **level > 0)?;
+        Some((levels.iter().filter(|level| **level > 0).count(), 1 << worst))
     }
 
     /// Objects that were not followed, as their slot's size is not known.
@@ -295,21 +283,17 @@ impl Live {
 
     /// Objects followed at present.
     pub fn objects(&self) -> u64 {
-        self.cohorts.iter().map(|cohort| cohort.objects).sum()
+        self.population.cohorts.iter().map(|cohort| cohort.objects).sum()
     }
 
     /// Bytes of memory it all takes, without the allocator's own overhead.
     pub fn memory(&self) -> usize {
-        self.of_objects() + size_of::<Died>() * self.died.capacity() + self.history.memory()
+        self.of_objects() + size_of::<Died>() * self.population.died.capacity() + self.history.memory()
     }
 
     /// Of a call's objects one in so many is followed.
     pub fn followed_one_in(&self, call: u32) -> u64 {
-        1 << self.level(call)
-    }
-
-    fn level(&self, call: u32) -> u32 {
-        self.thinned.get(call as usize).copied().unwrap_or(0)
+        1 << self.population.level(call)
     }
 
     /// Follows half as many objects of the calls that have most, until there is room again.
@@ -317,19 +301,16 @@ impl Live {
         // Room for cohorts is used again, but not given back.
         while self.of_objects() > self.max_memory / 4 * 3 && self.page_memory > self.max_memory / 4 {
             let mut followed: HashMap<u32, u64> = HashMap::new();
-            for cohort in self.cohorts.iter() {
+            for cohort in self.population.cohorts.iter() {
                 *followed.entry(cohort.call).or_default() += cohort.objects;
             }
             let Some(most) = followed.values().copied().max() else { break };
             for (&call, _) in followed.iter().filter(|(_, objects)| **objects > most / 2) {
-                let index = call as usize;
-                if index >= self.thinned.len() {
-                    self.thinned.resize(index + 1, 0);
-                }
+                let level = of_call(&mut self.population.levels, call);
                 // An estimate must still fit 64 bits.
-                self.thinned[index] = (self.thinned[index] + 1).min(MAX_LEVEL);
+                *level = (*level + 1).min(MAX_LEVEL);
             }
-            if self.thinned.contains(&MAX_LEVEL) {
+            if self.population.levels.contains(&MAX_LEVEL) {
                 break;
             }
             self.drop_unfollowed();
@@ -343,11 +324,10 @@ impl Live {
             let Some(page) = self.pages.get_mut(number) else { continue };
             let size = page.size;
             let mut dropped = Vec::new();
-            let (cohorts, thinned) = (&self.cohorts, &self.thinned);
+            let population = &self.population;
             let keep = |slot: usize, object: Object| {
-                let call = cohorts.get(object.cohort).call as usize;
-                let level = thinned.get(call).copied().unwrap_or(0);
-                is_followed(number * PAGE + slot as u64 * size, level)
+                let call = population.cohorts.get(object.cohort).call;
+                is_followed(slot_address(number, slot, size), population.level(call))
             };
             let before = page.memory();
             page.retain(keep, |object| dropped.push(object));
@@ -357,7 +337,7 @@ impl Live {
                 self.pages.remove(number);
             }
             for object in dropped {
-                self.cohorts.leave(object.cohort, if object.fits { 0 } else { size });
+                self.population.cohorts.leave(object.cohort, counted_bytes(object.fits, size));
             }
         }
     }
@@ -373,19 +353,51 @@ fn is_followed(slot: u64, level: u32) -> bool {
     hash & ((1 << level) - 1) == 0
 }
 
-/// Counts an object as dead that was judged at the beginning of `epoch`, or replaced in it.
-fn bury(cohorts: &mut Cohorts, died: &mut Vec<Died>, thinned: &[u32], object: Object, size: u64, epoch: u32) {
-    let bytes = if object.fits { 0 } else { size };
-    let cohort = cohorts.leave(object.cohort, bytes);
-    let index = cohort.call as usize;
-    if index >= died.len() {
-        died.resize(index + 1, Died::default());
+/// The address of a slot by its place among those that begin in a page.
+fn slot_address(page: u64, slot: usize, size: u64) -> u64 {
+    page * PAGE + slot as u64 * size
+}
+
+/// Bytes that an object takes by itself: none if it fitted a block that was there.
+fn counted_bytes(fits: bool, size: u64) -> u64 {
+    if fits { 0 } else { size }
+}
+
+/// What is kept of a call with this index, among that of all.
+fn of_call<T: Clone + Default>(all: &mut Vec<T>, call: u32) -> &mut T {
+    let index = call as usize;
+    if index >= all.len() {
+        all.resize(index + 1, T::default());
     }
-    let level = thinned.get(index).copied().unwrap_or(0);
-    let died = &mut died[index];
-    died.objects = died.objects.wrapping_add(1 << level);
-    died.bytes = died.bytes.wrapping_add(bytes << level);
-    let survived = epoch.saturating_sub(cohort.epoch).saturating_sub(1);
-    let age = &mut died.after[age_range(survived)];
-    *age = age.wrapping_add(1 << level);
+    &mut all[index]
+}
+
+/// Who is alive, and how many have died.
+#[derive(Debug, Default)]
+struct Population {
+    cohorts: Cohorts,
+    /// By call, as far as any have died.
+    died: Vec<Died>,
+    /// By call: of its objects one in 2 to this power is followed.
+    levels: Vec<u32>,
+}
+
+impl Population {
+    fn level(&self, call: u32) -> u32 {
+        self.levels.get(call as usize).copied().unwrap_or(0)
+    }
+
+    /// Counts an object as dead that was judged at the beginning of `epoch`, or replaced in
+    /// it.
+    fn bury(&mut self, object: Object, size: u64, epoch: u32) {
+        let bytes = counted_bytes(object.fits, size);
+        let cohort = self.cohorts.leave(object.cohort, bytes);
+        let level = self.level(cohort.call);
+        let died = of_call(&mut self.died, cohort.call);
+        died.objects = died.objects.wrapping_add(1 << level);
+        died.bytes = died.bytes.wrapping_add(bytes << level);
+        let survived = epoch.saturating_sub(cohort.epoch).saturating_sub(1);
+        let age = &mut died.after[age_range(survived)];
+        *age = age.wrapping_add(1 << level);
+    }
 }

@@ -146,7 +146,7 @@ proptest! {
                 _ => live.born(c % 7, &Alloc { ptr: a % (1 << 20), slot: b, epoch: c, ..Alloc::default() }),
             }
         }
-        let alive: u64 = live.cohorts.iter().map(|cohort| cohort.objects).sum();
+        let alive: u64 = live.population.cohorts.iter().map(|cohort| cohort.objects).sum();
         let pages = || live.pages.numbers().into_iter().filter_map(|number| live.pages.get(number));
         let held: usize = pages().map(|page| page.objects().count()).sum();
         prop_assert_eq!(alive, held as u64);
