@@ -44,6 +44,7 @@ impl Target {
             load_bias: 0,
             goid: self.goid,
             gc_addresses: None,
+            sampler: None,
             ring_bytes: 16 << 20,
             max_depth: 128,
             bpf_log: false,

@@ -64,6 +64,8 @@ impl Recipe {
     pub const STW_END: u32 = 6;
     pub const ASSIST_BEGIN: u32 = 7;
     pub const ASSIST_END: u32 = 8;
+    /// As `ALLOC`, of an object that the runtime's own heap profiler samples.
+    pub const SAMPLE: u32 = 9;
 }
 
 /// Where the runtime keeps its record of a GC cycle: addresses in the target, 0 for none.
@@ -74,6 +76,31 @@ pub struct GcAddresses {
     pub words: [u64; MAX_GC_WORDS],
     /// A byte that only holds while the world is stopped at the end of marking.
     pub leak_check: u64,
+}
+
+/// How to tell whether the runtime samples an object because of its rate, or because it
+/// has noticed another one.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sampler {
+    /// Bytes per sample, of the samples that are wanted.
+    pub rate: u64,
+    /// Address of `runtime.MemProfileRate` in the target.
+    pub rate_address: u64,
+    /// Offsets in bytes: `p` in runtime.m, `mcache` in runtime.p, and in runtime.mcache
+    /// `nextSample` and `memProfRate`.
+    pub m_p: u64,
+    pub p_mcache: u64,
+    pub next_sample: u64,
+    /// [`Sampler::NO_FIELD`] up to Go 1.23.
+    pub mcache_rate: u64,
+    /// Not 0: the rate was another one until after the probes were attached.
+    pub was_set: u64,
+}
+
+impl Sampler {
+    /// The offset of a field that is not there.
+    pub const NO_FIELD: u64 = u64::MAX;
 }
 
 /// The first bytes of every record in the ring: which it is, and where and when.
@@ -188,6 +215,8 @@ pub struct Counters {
     pub lost_events: u64,
     /// Stacks the ring had no room for, each time they were needed.
     pub lost_stacks: u64,
+    /// Samples that the runtime did not take because of the rate that is recorded.
+    pub biased_samples: u64,
 }
 
 // SAFETY: repr(C), no padding (fields are explicit), any bit pattern is valid.
@@ -197,6 +226,10 @@ unsafe impl aya::Pod for Recipe {}
 // SAFETY: as for `Recipe`.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for GcAddresses {}
+
+// SAFETY: as for `Recipe`.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for Sampler {}
 
 // SAFETY: as for `Recipe`.
 #[cfg(feature = "user")]

@@ -18,6 +18,7 @@
 
 mod gc;
 mod read;
+mod sample;
 mod send;
 mod stack;
 
@@ -84,7 +85,8 @@ pub fn heaptap(ctx: ProbeContext) -> u32 {
         return 0;
     };
     match recipe.purpose {
-        Recipe::ALLOC => send::alloc(&ctx, recipe),
+        Recipe::SAMPLE if sample::is_biased(&ctx) => send::count_biased_sample(),
+        Recipe::ALLOC | Recipe::SAMPLE => send::alloc(&ctx, recipe),
         Recipe::GC_EPOCH => gc::epoch(recipe),
         Recipe::GC_START => gc::start(&ctx, recipe),
         Recipe::GC_RECORD => gc::record(recipe),

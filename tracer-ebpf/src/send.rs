@@ -82,6 +82,13 @@ pub fn count_lost_stack() {
     add(|c| unsafe { &raw mut (*c).lost_stacks });
 }
 
+/// Of a hit that sends nothing.
+#[inline(always)]
+pub fn count_biased_sample() {
+    count_hit();
+    add(|c| unsafe { &raw mut (*c).biased_samples });
+}
+
 /// Adds one to a counter of this CPU, atomically for the sake of a task that preempts
 /// this one here; returns roughly what it was (an atomic fetch needs Linux 5.12).
 #[inline(always)]

@@ -11,10 +11,13 @@
 //	storm N   N goroutines make garbage and collections follow each other, while every
 //	          place makes and drops objects over and over
 //	rate N    the heap profiler samples at this rate from now on
+//	spread    as many goroutines as can run at once each make and drop an object of each place
+//	look      nothing is done
 //	quit      (or the end of stdin) ends it
 //
 // After each it prints one line of JSON: {"alive": {place: {"objects": n, "bytes": n}},
-// "held": …}, bytes by size class; held are all objects made in steps called hold.
+// "held": …, "procs": GOMAXPROCS, "rate": runtime.MemProfileRate}, bytes by size class; held
+// are all objects made in steps called hold.
 package main
 
 import (
@@ -192,6 +195,25 @@ func storm(all []*place, n int) {
 	group.Wait()
 }
 
+// spread has all Ps allocate, or most: goroutines that await each other run side by side.
+func spread(all []*place) {
+	var running atomic.Int64
+	var group sync.WaitGroup
+	n := runtime.GOMAXPROCS(0)
+	for i := 0; i < n; i++ {
+		group.Add(1)
+		go func() {
+			defer group.Done()
+			for running.Add(1); running.Load() < int64(n); {
+			}
+			for _, p := range all {
+				p.make()
+			}
+		}()
+	}
+	group.Wait()
+}
+
 // fill has places hold small objects until all that is kept takes so many bytes.
 func fill(all []*place, bytes uint64) {
 	for kept := uint64(0); kept < bytes; {
@@ -239,6 +261,9 @@ func main() {
 			storm(all, number(words[1]))
 		case "rate":
 			runtime.MemProfileRate = number(words[1])
+		case "spread":
+			spread(all)
+		case "look":
 		default:
 			return
 		}
@@ -258,7 +283,9 @@ func say(all []*place) {
 		alive[p.name] = amount{n, n * p.size}
 		held[p.name] = amount{p.held, p.held * p.size}
 	}
-	line, err := json.Marshal(map[string]interface{}{"alive": alive, "held": held})
+	line, err := json.Marshal(map[string]interface{}{
+		"alive": alive, "held": held, "procs": runtime.GOMAXPROCS(0), "rate": runtime.MemProfileRate,
+	})
 	if err != nil {
 		panic(err)
 	}

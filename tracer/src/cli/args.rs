@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::base::{Error, units};
+use crate::session::GUARDIAN;
 
 /// Says where a running Go process's heap goes, without a restart.
 #[derive(Debug, Parser)]
@@ -38,6 +39,9 @@ pub enum Command {
     Plan(Plan),
     /// Check whether this machine and user can trace, and how to fix it
     Doctor(Doctor),
+    /// Started by `record` itself
+    #[command(name = GUARDIAN, hide = true)]
+    Guard(Guard),
 }
 
 /// Which process. Exactly one of the three.
@@ -74,6 +78,10 @@ pub struct Record {
     /// Which allocations
     #[arg(long, value_enum, default_value_t = Mode::Exact)]
     pub mode: Mode,
+    /// With --mode runtime: set the program's own rate of samples, runtime.MemProfileRate, to one
+    /// in so many bytes (512KiB) until the recording ends, also where its profiler is off
+    #[arg(long, value_name = "SIZE", value_parser = parse_rate)]
+    pub set_memprofile_rate: Option<u64>,
     /// Stop after this long (30s, 5m); default: on Ctrl-C or when the target ends
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
@@ -284,6 +292,13 @@ pub struct Doctor {
     pub json: bool,
 }
 
+#[derive(Debug, Args)]
+pub struct Guard {
+    pub address: u64,
+    pub own: u64,
+    pub set: u64,
+}
+
 fn parse_bytes(text: &str) -> Result<u64, String> {
     units::parse_bytes(text).map_err(explained)
 }
@@ -296,6 +311,17 @@ fn explained(error: Error) -> String {
     match error.hint_text() {
         Some(hint) => format!("{error}; {hint}"),
         None => error.to_string(),
+    }
+}
+
+/// The largest rate: above, the runtime samples as if it were this (runtime/malloc.go
+/// `fastexprand`).
+const MOST_RATE: u64 = 0x700_0000;
+
+fn parse_rate(text: &str) -> Result<u64, String> {
+    match parse_bytes(text)? {
+        rate @ 1..=MOST_RATE => Ok(rate),
+        _ => Err("not a rate of samples; give 1 to 112MiB, as 512KiB".into()),
     }
 }
 

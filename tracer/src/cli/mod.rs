@@ -16,6 +16,7 @@ use std::io::{self, IsTerminal, Write};
 use args::{Cli, Command, TargetArgs};
 
 use crate::base::{Error, Result};
+use crate::session;
 use crate::target::{self, Identity, Spawned};
 
 /// Runs the command and returns the exit code (see `heaptap --help`).
@@ -29,6 +30,7 @@ pub fn run(cli: &Cli) -> u8 {
         Command::Snapshot(args) => snapshot::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Guard(args) => session::guard_rate(args.address, args.own, args.set).map(|()| 0),
     };
     match outcome {
         Ok(code) => code,

@@ -22,17 +22,23 @@ pub(super) fn run(args: &Record) -> Result<u8> {
         )
         .hint("start it, and give its --pid; or use --mode exact"));
     }
+    if args.set_memprofile_rate.is_some() && args.mode != Mode::Runtime {
+        return Err(Error::usage("--set-memprofile-rate is for recording the program's own samples")
+            .hint("give --mode runtime with it"));
+    }
     let (target, mut spawned) = open(&args.target, &args.cmd, args.assume_go.as_deref())?;
     let default = || PathBuf::from(format!("heaptap-{}.heaptap", target.target.pid));
     let path = args.output.clone().unwrap_or_else(default);
     let writer = Writer::create(&path)?;
     let bar = progress_bar(args.duration);
+    let announce = |text: &str| note(text);
     let ready = || begin(&target, spawned.as_mut(), "recording");
     let options = Options {
         mode: match args.mode {
             Mode::Exact => session::Mode::Exact,
             Mode::Runtime => session::Mode::Runtime,
         },
+        set_rate: args.set_memprofile_rate,
         duration: args.duration,
         ring_bytes: args.buffer,
         max_depth: args.depth,
@@ -49,7 +55,8 @@ pub(super) fn run(args: &Record) -> Result<u8> {
         }
         show(&bar, state);
     };
-    let recording = runtime()?.block_on(session::record(&target, &options, writer, ready, progress))?;
+    let recording =
+        runtime()?.block_on(session::record(&target, &options, writer, announce, ready, progress))?;
     bar.finish_and_clear();
     conclude(args, &path, &recording)
 }

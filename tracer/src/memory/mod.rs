@@ -1,12 +1,14 @@
-//! Reading a process's memory, from wherever it comes: live or faked for tests (tier 1).
+//! A process's memory, from wherever it comes: live or faked for tests (tier 1).
 
 mod fake;
 mod gather;
 mod live;
+mod word;
 
 pub use fake::FakeMemory;
 pub use gather::{Gathered, gather};
 pub use live::LiveMemory;
+pub use word::Word;
 
 use crate::base::{Error, Result};
 

@@ -76,6 +76,7 @@ pub struct G {
 pub struct M {
     pub g0: u64,
     pub curg: u64,
+    pub p: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +100,9 @@ pub struct Sched {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mcache {
+    pub next_sample: u64,
+    /// The `MemProfileRate` it knows, from Go 1.24 on.
+    pub mem_prof_rate: Option<u64>,
     pub tiny_allocs: u64,
     /// An array of `*mspan`, indexed by span class.
     pub alloc: u64,
@@ -298,7 +302,7 @@ impl Layout {
         let of_type = |field, old| any(&[("internal/abi.Type", field), ("runtime._type", old)]);
         Ok(Layout {
             g: G::from_offsets(&at)?,
-            m: M { g0: at("runtime.m", "g0")?, curg: at("runtime.m", "curg")? },
+            m: M { g0: at("runtime.m", "g0")?, curg: at("runtime.m", "curg")?, p: at("runtime.m", "p")? },
             p: P {
                 mcache: at("runtime.p", "mcache")?,
                 // Behind the list's head, whether inside the list (Go 1.25) or after it.
@@ -306,6 +310,8 @@ impl Layout {
             },
             sched: Sched::from_offsets(&at)?,
             mcache: Mcache {
+                next_sample: at("runtime.mcache", "nextSample")?,
+                mem_prof_rate: at("runtime.mcache", "memProfRate").ok(),
                 tiny_allocs: at("runtime.mcache", "tinyAllocs")?,
                 alloc: at("runtime.mcache", "alloc")?,
             },

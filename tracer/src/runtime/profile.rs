@@ -139,6 +139,11 @@ impl ProfileReader {
         })
     }
 
+    /// Address of `runtime.MemProfileRate`, a word.
+    pub fn rate_address(&self) -> u64 {
+        self.rate
+    }
+
     /// Reads `runtime.MemProfileRate`; 0: the profiler is off.
     ///
     /// # Errors

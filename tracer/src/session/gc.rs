@@ -98,6 +98,7 @@ fn attach(target: &Identity, options: &GcOptions) -> Result<LiveSource> {
         load_bias,
         goid: GoidOffsets { g_goid: 0, g_m: 0, m_curg: 0 },
         gc_addresses: Some(gc_addresses),
+        sampler: None,
         ring_bytes: RING_BYTES,
         max_depth: 1,
         bpf_log: options.bpf_log,

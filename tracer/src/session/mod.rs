@@ -4,10 +4,12 @@ mod enrich;
 mod gc;
 mod judge;
 mod overhead;
+mod rate;
 mod record;
 mod sampler;
 mod snapshot;
 
 pub use gc::{GcOptions, follow_gc};
+pub use rate::{GUARDIAN, guard_rate};
 pub use record::{Mode, Options, Recording, record};
 pub use snapshot::snapshot;

@@ -13,6 +13,7 @@ use super::enrich::Enricher;
 use super::judge::Judge;
 use super::overhead::{Breaker, Meter};
 use super::sampler::Sampler;
+use crate::base::units::format_count;
 use crate::base::{Error, Result, monotonic_ns};
 use crate::capture::Writer;
 use crate::event::{Baseline, BaselineRow, Cost, End, EndReason, Event, SiteInfo, Start, Tripped};
@@ -27,6 +28,9 @@ use crate::target::{Ended, Identity, Watch};
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     pub mode: Mode,
+    /// With `Mode::Runtime`, the `MemProfileRate` to set for the time of the recording;
+    /// `None`: the program's own stays.
+    pub set_rate: Option<u64>,
     /// `None`: until Ctrl-C, SIGTERM or the target's end.
     pub duration: Option<Duration>,
     pub ring_bytes: u64,
@@ -80,7 +84,8 @@ const BASELINE_ROWS: usize = 256;
 /// Records a process until it ends or is told to stop. The capture holds whatever came
 /// until then, also when this fails.
 ///
-/// `ready` is called once, when the probes are in place; `progress` every second.
+/// `announce` is called before anything is written to the process; `ready` once, when the
+/// probes are in place; `progress` every second.
 ///
 /// # Errors
 /// When the runtime's layout is unknown, probes cannot be placed, a limit is given and what
@@ -89,6 +94,7 @@ pub async fn record<W: Write>(
     target: &Identity,
     options: &Options,
     writer: Writer<W>,
+    announce: impl FnOnce(&str),
     ready: impl FnOnce() -> Result<()>,
     mut progress: impl FnMut(&State),
 ) -> Result<Recording> {
@@ -99,7 +105,8 @@ pub async fn record<W: Write>(
     let (mut plan, sampler) = match options.mode {
         Mode::Exact => (ProbePlan::of(&target.binary)?, None),
         Mode::Runtime => {
-            (ProbePlan::of_sampler(&target.binary)?, Some(Sampler::new(target, &layout, &memory)?))
+            let sampler = Sampler::new(target, &layout, &memory, options.set_rate)?;
+            (ProbePlan::of_sampler(&target.binary)?, Some(sampler))
         }
     };
     let gc_addresses = GcRecord::locate(&target.binary, &layout, target.target.load_bias)
@@ -107,9 +114,14 @@ pub async fn record<W: Write>(
         .ok();
     let watch = Watch::new(pid)?;
     let trap = trap_cost(Method::Auto);
-    let prepared = Prepared::new(&attach_options(target, &layout, &plan, gc_addresses, options))?;
+    let attach = AttachOptions {
+        sampler: sampler.as_ref().map(|sampler| sampler.in_kernel(&layout)),
+        ..attach_options(target, &layout, &plan, gc_addresses, options)
+    };
+    let prepared = Prepared::new(&attach)?;
     let mut recorder = Recorder::start(target, &layout, &plan, sampler, &memory, writer)?;
     let mut source = prepared.attach()?;
+    recorder.set_rate(pid, announce)?;
     recorder.measure(trap, pid, options.max_overhead)?;
     recorder.read_counters()?;
     recorder.follow(target, &layout, &source, options.max_memory).await?;
@@ -155,6 +167,8 @@ pub async fn record<W: Write>(
     recorder.check_sampler()?;
     recorder.judge_the_rest(&mut source, &watch).await?;
     source.detach();
+    recorder.restore_rate()?;
+    recorder.tell_biased_samples(&source)?;
     while let Some(batch) = source.recv().await {
         recorder.take(batch)?;
     }
@@ -178,6 +192,7 @@ fn attach_options<'a>(
             m_curg: layout.m.curg as u32,
         },
         gc_addresses,
+        sampler: None,
         ring_bytes: options.ring_bytes,
         max_depth: options.max_depth,
         bpf_log: options.bpf_log,
@@ -382,6 +397,7 @@ impl<'a, W: Write> Recorder<'a, W> {
         self.read_counters()?;
         self.counters = None;
         source.detach_allocations();
+        self.restore_rate()?;
         self.put(Event::Tripped(Tripped { time_ns: monotonic_ns(), overhead_percent, limit_percent }))?;
         Ok(true)
     }
@@ -448,6 +464,33 @@ impl<'a, W: Write> Recorder<'a, W> {
                 log::debug!("runtime counters: {e}");
                 Ok(())
             }
+        }
+    }
+
+    /// Sets the rate of samples that is asked for. The probes are in place by now: they see
+    /// the first sample of each P, which is not like the others.
+    fn set_rate(&mut self, pid: i32, announce: impl FnOnce(&str)) -> Result<()> {
+        let Some(sampler) = &mut self.sampler else { return Ok(()) };
+        let Some(announcement) = sampler.announcement() else { return Ok(()) };
+        announce(&announcement);
+        sampler.set_rate(pid)?;
+        self.put(Event::Note(announcement))
+    }
+
+    /// Has the program sample as it did before. From here on no samples are recorded.
+    fn restore_rate(&mut self) -> Result<()> {
+        let outcome = self.sampler.take().and_then(|mut sampler| sampler.restore_rate());
+        outcome.map_or(Ok(()), |note| self.put(Event::Note(note)))
+    }
+
+    /// Says how many samples were left out.
+    fn tell_biased_samples(&mut self, source: &LiveSource) -> Result<()> {
+        match source.biased_samples()? {
+            0 => Ok(()),
+            count => self.put(Event::Note(format!(
+                "samples left out, as the runtime took them because the rate had changed: {}",
+                format_count(count)
+            ))),
         }
     }
 

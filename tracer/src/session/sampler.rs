@@ -1,28 +1,84 @@
 //! The target's own heap profiler, whose samples a recording may consist of.
 
+use super::rate::SetRate;
 use crate::base::{Error, Result};
-use crate::memory::ProcessMemory;
+use crate::memory::{ProcessMemory, Word};
 use crate::runtime::{Layout, ProfileReader};
 use crate::target::Identity;
 
 pub(super) struct Sampler {
     reader: ProfileReader,
-    /// Bytes per sample, as the recording began.
+    /// Bytes per sample of those that are recorded.
     pub(super) rate: u64,
+    /// The program's own rate, as the recording began.
+    own: u64,
+    /// While the rate is not the program's own.
+    set: Option<SetRate>,
 }
 
 impl Sampler {
+    /// `rate` is the one to set later; `None`: the program's own.
+    ///
     /// # Errors
-    /// Usage when the profiler is off.
-    pub(super) fn new(target: &Identity, layout: &Layout, memory: &impl ProcessMemory) -> Result<Sampler> {
+    /// Usage when the profiler is off and is to be so.
+    pub(super) fn new(
+        target: &Identity,
+        layout: &Layout,
+        memory: &impl ProcessMemory,
+        rate: Option<u64>,
+    ) -> Result<Sampler> {
         let reader = ProfileReader::new(&target.binary, layout, target.target.load_bias)?;
-        match u64::try_from(reader.rate(memory)?) {
-            Ok(rate @ 1..) => Ok(Sampler { reader, rate }),
+        let own = reader.rate(memory)? as u64;
+        match rate.or_else(|| u64::try_from(own as i64).ok()) {
+            Some(rate @ 1..) => Ok(Sampler { reader, rate, own, set: None }),
             _ => Err(Error::usage(
                 "the program's heap profiler is off (MemProfileRate 0): there are no samples to record",
             )
-            .hint("record every allocation with --mode exact")),
+            .hint(
+                "have it switched on for the recording, with --set-memprofile-rate 512KiB; or record every \
+                 allocation with --mode exact",
+            )),
         }
+    }
+
+    /// How the eBPF program tells which samples to leave out.
+    pub(super) fn in_kernel(&self, layout: &Layout) -> tracer_common::Sampler {
+        tracer_common::Sampler {
+            rate: self.rate,
+            rate_address: self.reader.rate_address(),
+            m_p: layout.m.p,
+            p_mcache: layout.p.mcache,
+            next_sample: layout.mcache.next_sample,
+            mcache_rate: layout.mcache.mem_prof_rate.unwrap_or(tracer_common::Sampler::NO_FIELD),
+            was_set: u64::from(self.own != self.rate),
+        }
+    }
+
+    /// What `set_rate` is about to do, for the user; `None`: nothing.
+    pub(super) fn announcement(&self) -> Option<String> {
+        (self.own != self.rate).then(|| {
+            format!(
+                "MemProfileRate of the program is set from {} to {} for the time of the recording",
+                self.own, self.rate
+            )
+        })
+    }
+
+    /// Sets the rate, if it is not the program's own.
+    ///
+    /// # Errors
+    /// When the process is gone or may not be written to.
+    pub(super) fn set_rate(&mut self, pid: i32) -> Result<()> {
+        if self.own != self.rate {
+            let word = Word::open(pid, self.reader.rate_address())?;
+            self.set = Some(SetRate::set(word, self.own, self.rate)?);
+        }
+        Ok(())
+    }
+
+    /// Sets the program's own rate again; what came of that, if there is anything to say.
+    pub(super) fn restore_rate(&mut self) -> Option<String> {
+        self.set.take()?.restore()
     }
 
     /// What to tell the user when the program has another rate by now.
@@ -31,8 +87,8 @@ impl Sampler {
         let now = self.reader.rate(memory).ok()?;
         (u64::try_from(now) != Ok(self.rate)).then(|| {
             format!(
-                "the program changed MemProfileRate from {} to {now}: estimates from samples taken since then \
-                 are wrong",
+                "the program changed MemProfileRate from {} to {now}: what it allocates while that is so is \
+                 missing from the estimates",
                 self.rate
             )
         })

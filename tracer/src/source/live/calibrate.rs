@@ -38,6 +38,7 @@ pub fn trap_cost(method: Method) -> Result<Duration> {
         // The descriptor of a goroutine that begins with its id.
         goid: GoidOffsets { g_goid: 0, g_m: 0, m_curg: 0 },
         gc_addresses: None,
+        sampler: None,
         ring_bytes: RING_BYTES,
         max_depth: 128,
         bpf_log: false,

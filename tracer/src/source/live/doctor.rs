@@ -148,6 +148,7 @@ fn program() -> Check {
         load_bias: 0,
         goid: GoidOffsets { g_goid: 0, g_m: 0, m_curg: 0 },
         gc_addresses: None,
+        sampler: None,
         ring_bytes: 64 << 10,
         max_depth: 128,
         bpf_log: false,

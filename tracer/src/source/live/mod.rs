@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use aya::maps::{Array, Map};
 use tokio::sync::mpsc;
-use tracer_common::GcAddresses;
+use tracer_common::{GcAddresses, Sampler};
 
 pub use calibrate::trap_cost;
 
@@ -35,6 +35,8 @@ pub struct AttachOptions<'a> {
     /// Where the runtime keeps its records of GC cycles, for sites with
     /// [`Purpose::GcRecord`](crate::plan::Purpose).
     pub gc_addresses: Option<GcAddresses>,
+    /// How to tell which of the runtime's own samples to leave out, for a plan of these.
+    pub sampler: Option<Sampler>,
     /// Bytes of the ring; rounded up to a power of two, 64 KiB to 1 GiB.
     pub ring_bytes: u64,
     /// Return addresses kept of a stack, 1 to 128.
@@ -165,6 +167,16 @@ impl LiveSource {
     pub fn hits(&self) -> Result<u64> {
         let counters = reader::counters(&self.counters)?;
         Ok(counters.iter().fold(0, |sum: u64, cpu| sum.wrapping_add(cpu.hits)))
+    }
+
+    /// Samples that the runtime took for another reason than the rate that is recorded, and
+    /// that no event tells of.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn biased_samples(&self) -> Result<u64> {
+        let counters = reader::counters(&self.counters)?;
+        Ok(counters.iter().fold(0, |sum: u64, cpu| sum.wrapping_add(cpu.biased_samples)))
     }
 
     /// Removes the probes on allocation sites (20 to 40 ms with `Method::Multi`, else the

@@ -6,7 +6,7 @@ use aya::maps::{Array, HashMap};
 use aya::programs::UProbe;
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
-use tracer_common::{GcAddresses, MAX_DEPTH, MAX_SITES, Place, Recipe};
+use tracer_common::{GcAddresses, MAX_DEPTH, MAX_SITES, Place, Recipe, Sampler};
 
 use super::attach::refused;
 use super::{AttachOptions, Method, ring_size, uprobe_multi};
@@ -119,6 +119,10 @@ fn fill_maps(ebpf: &mut Ebpf, options: &AttachOptions<'_>, recipes: &[Recipe]) -
         let mut gc = Array::<_, GcAddresses>::try_from(map(ebpf, "GC_ADDRESSES")?).map_err(map_error)?;
         gc.set(0, addresses, 0).map_err(map_error)?;
     }
+    if let Some(sampler) = options.sampler {
+        let mut entry = Array::<_, Sampler>::try_from(map(ebpf, "SAMPLER")?).map_err(map_error)?;
+        entry.set(0, sampler, 0).map_err(map_error)?;
+    }
     let mut by_ip = HashMap::<_, u64, u32>::try_from(map(ebpf, "SITES_BY_IP")?).map_err(map_error)?;
     for (index, site) in options.plan.sites.iter().enumerate() {
         let address = site.address.wrapping_add(options.load_bias);
@@ -152,14 +156,21 @@ fn recipes(plan: &ProbePlan) -> Result<Vec<Recipe>> {
             plan.sites.len()
         )));
     }
-    Ok(plan.sites.iter().enumerate().map(|(index, site)| recipe(index as u32, &site.purpose)).collect())
+    let alloc = if plan.is_sampled() { Recipe::SAMPLE } else { Recipe::ALLOC };
+    Ok(plan
+        .sites
+        .iter()
+        .enumerate()
+        .map(|(index, site)| recipe(index as u32, &site.purpose, alloc))
+        .collect())
 }
 
-fn recipe(site: u32, purpose: &Purpose) -> Recipe {
+/// `alloc` is what allocation sites are to the program.
+fn recipe(site: u32, purpose: &Purpose, alloc: u32) -> Recipe {
     let nothing = plan::Place::None;
     let only = |ptr| plan::Recipe { ptr, size: nothing, type_: nothing, slot: nothing };
     let (purpose, absent, places) = match purpose {
-        Purpose::Alloc(places) => (Recipe::ALLOC, 0, places.clone()),
+        Purpose::Alloc(places) => (alloc, 0, places.clone()),
         Purpose::GcEpoch => (Recipe::GC_EPOCH, 0, only(nothing)),
         Purpose::GcStart { trigger } => (Recipe::GC_START, UNKNOWN_VALUE, only(*trigger)),
         Purpose::GcRecord => (Recipe::GC_RECORD, 0, only(nothing)),
@@ -204,7 +215,9 @@ mod tests {
     fn the_object_holds_the_program_and_its_maps() {
         let object = aya_obj::Object::parse(OBJECT).expect("a valid object");
         assert!(object.programs.contains_key(PROGRAM));
-        for map in ["RECIPES", "SITES_BY_IP", "GC_ADDRESSES", "EPOCH", "COUNTERS", "EVENTS", "AYA_LOGS"] {
+        for map in
+            ["RECIPES", "SITES_BY_IP", "GC_ADDRESSES", "SAMPLER", "EPOCH", "COUNTERS", "EVENTS", "AYA_LOGS"]
+        {
             assert!(object.maps.contains_key(map), "{map}");
         }
     }
