@@ -2,7 +2,9 @@
 //! how long judging a GC cycle takes, and reading goroutines.
 
 mod goroutines;
+mod lanes;
 mod live;
+mod plot;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use statrs::distribution::{ContinuousCDF, StudentsT};
 use xtask::go::{self, GoLine};
 use xtask::process::{Process, Signal};
 use xtask::shell;
@@ -27,6 +30,8 @@ pub(crate) struct Args {
 enum What {
     /// Nanoseconds added per allocation: nothing attached, heaptap, bpftrace
     Overhead(Overhead),
+    /// What each lane takes of a program's throughput and latency, beside pprof and bpftrace
+    Lanes(lanes::Args),
     /// Milliseconds to find out what a GC cycle left alive, and bytes per object followed
     Live(live::Args),
     /// Milliseconds to read the goroutines of a process
@@ -81,6 +86,7 @@ const INTERVAL: &str = "100ms";
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Overhead(args) => overhead(args),
+        What::Lanes(args) => lanes::run(args),
         What::Live(args) => live::run(args),
         What::Goroutines(args) => goroutines::run(args),
     }
@@ -268,6 +274,15 @@ fn median(values: &[f64]) -> f64 {
     }
 }
 
+/// The mean, and half the width of its 95% interval (Student's t).
+fn mean_interval(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    let quantile = StudentsT::new(0.0, 1.0, n - 1.0).map_or(f64::NAN, |t| t.inverse_cdf(0.975));
+    (mean, quantile * (variance / n).sqrt())
+}
+
 fn spread(values: &[f64]) -> String {
     let lowest = values.iter().copied().fold(f64::INFINITY, f64::min);
     let highest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -295,6 +310,9 @@ mod tests {
     fn medians_and_spreads() {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+        // The textbook's 2.776 for four degrees of freedom.
+        let (mean, half) = mean_interval(&[1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert!((mean - 3.0).abs() < 1e-9 && (half - 2.776 * 0.5_f64.sqrt()).abs() < 1e-3, "{mean} {half}");
         assert_eq!(spread(&[30.0, 10.0, 20.0]), "20 (10 to 30)");
     }
 }

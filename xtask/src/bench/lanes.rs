@@ -1,0 +1,349 @@
+//! What each way to watch costs a program: its throughput, its latency, and the watcher's
+//! own use of the machine.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use xtask::go::{self, GoLine};
+use xtask::process::Process;
+use xtask::shell;
+use xtask::targets::{self, Variant};
+
+use super::plot::{self, Series};
+use super::{PATIENCE, heaptap, interrupt, mean_interval, median};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The Go line to measure
+    #[arg(long, value_name = "LINE", default_value = "1.26")]
+    go: String,
+    /// Only these watchers, by the names in the table
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Write the plot to this file
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// Few short rounds, to see that it works
+    #[arg(long)]
+    quick: bool,
+}
+
+/// Who watches the target, and with which `MemProfileRate` it runs watched and unwatched.
+struct Watcher {
+    name: &'static str,
+    profile: [u32; 2],
+    how: How,
+    /// Whether it takes so little that many rounds are needed to see it.
+    cheap: bool,
+}
+
+enum How {
+    /// The program's own profiler alone.
+    Profile,
+    /// `heaptap record` with these arguments.
+    Heaptap(&'static [&'static str]),
+    Bpftrace,
+}
+
+/// One sample for so many bytes: the default of a program with net/http/pprof.
+const DEFAULT_RATE: u32 = 512 << 10;
+
+const WATCHERS: [Watcher; 6] = [
+    Watcher { name: "pprof at 512 KiB", profile: [0, DEFAULT_RATE], how: How::Profile, cheap: true },
+    Watcher {
+        name: "runtime",
+        profile: [DEFAULT_RATE; 2],
+        how: How::Heaptap(&["--mode", "runtime"]),
+        cheap: true,
+    },
+    Watcher {
+        name: "burst",
+        profile: [0; 2],
+        how: How::Heaptap(&["--mode", "burst", "--budget", "1%"]),
+        cheap: true,
+    },
+    Watcher { name: "exact", profile: [0; 2], how: How::Heaptap(&["--mode", "exact"]), cheap: false },
+    Watcher { name: "pprof at 1 B", profile: [0, 1], how: How::Profile, cheap: false },
+    Watcher { name: "bpftrace", profile: [0; 2], how: How::Bpftrace, cheap: false },
+];
+
+/// What the target does.
+struct Load {
+    name: &'static str,
+    args: &'static [&'static str],
+    /// Ps, of which each can take a CPU.
+    procs: &'static str,
+    /// Intervals of a round, each as long as `args` say.
+    intervals: usize,
+    is_latency: bool,
+}
+
+const LOADS: [Load; 6] = [
+    Load { name: "10 k/s", args: &["-rate", "10000"], procs: "1", intervals: 20, is_latency: false },
+    Load { name: "100 k/s", args: &["-rate", "100000"], procs: "1", intervals: 20, is_latency: false },
+    Load { name: "1 M/s", args: &["-rate", "1000000"], procs: "1", intervals: 20, is_latency: false },
+    Load { name: "maximal", args: &[], procs: "1", intervals: 20, is_latency: false },
+    Load {
+        name: "maximal, all CPUs",
+        args: &["-workers", "2"],
+        procs: "2",
+        intervals: 20,
+        is_latency: false,
+    },
+    Load { name: "HTTP", args: &["-http", "-interval", "2s"], procs: "2", intervals: 1, is_latency: true },
+];
+
+/// Rounds of a watcher that takes little, of one that takes much, and of a quick run.
+const ROUNDS: [usize; 3] = [16, 4, 2];
+
+/// Lines of the target that are left out after each change: it or its watcher is just
+/// getting into it.
+const SETTLE: usize = 3;
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    if !shell::on_path("bpftrace") {
+        shell::apt_install(&["bpftrace"])?;
+    }
+    shell::run(shell::cargo().args(["build", "--release", "--package", "tracer"]))?;
+    let [line] = go::parse_lines(&args.go)?[..] else { bail!("one Go line, please") };
+    let watchers: Vec<&Watcher> = WATCHERS
+        .iter()
+        .filter(|watcher| args.only.is_empty() || args.only.iter().any(|name| name == watcher.name))
+        .collect();
+    println!("{} Go {line}.\n", super::machine()?);
+    println!("| load | unwatched | watcher | throughput lost, % | watcher's CPU, % | its memory, MiB |");
+    println!("| --- | --- | --- | --- | --- | --- |");
+    let mut series: Vec<Series> = watchers.iter().map(|w| Series::new(w.name)).collect();
+    for load in LOADS.iter().filter(|load| !load.is_latency) {
+        for (watcher, series) in watchers.iter().zip(&mut series) {
+            let rounds = Run::start(line, load, watcher)?.rounds(watcher, rounds(args, watcher))?;
+            println!("{}", rounds.row(load, watcher));
+            let (lost, half) = rounds.lost();
+            // On all CPUs is another program: its points lie on no line with the others.
+            if load.procs == "1" {
+                series.points.push((rounds.unwatched(Block::objects), lost, half));
+            }
+        }
+    }
+    println!("\n| watcher | p99 of an HTTP handler unwatched, ms | watched, ms |");
+    println!("| --- | --- | --- |");
+    for load in LOADS.iter().filter(|load| load.is_latency) {
+        for watcher in &watchers {
+            let rounds = Run::start(line, load, watcher)?.rounds(watcher, rounds(args, watcher))?;
+            println!("{}", rounds.latency_row(watcher));
+        }
+    }
+    args.plot.as_ref().map_or(Ok(()), |file| plot::losses(file, &series))
+}
+
+fn rounds(args: &Args, watcher: &Watcher) -> usize {
+    let [cheap, dear, quick] = ROUNDS;
+    match (args.quick, watcher.cheap) {
+        (true, _) => quick,
+        (false, true) => cheap,
+        (false, false) => dear,
+    }
+}
+
+/// What the target did in some time.
+#[derive(Debug, Clone, Copy, Default)]
+struct Block {
+    ops: f64,
+    allocs: f64,
+    bytes: f64,
+    seconds: f64,
+    p99_ms: f64,
+}
+
+impl Block {
+    fn throughput(&self) -> f64 {
+        self.ops / self.seconds
+    }
+
+    fn objects(&self) -> f64 {
+        self.allocs / self.seconds
+    }
+
+    fn bytes(&self) -> f64 {
+        self.bytes / self.seconds
+    }
+}
+
+/// What the watcher took while it watched.
+#[derive(Debug, Clone, Copy, Default)]
+struct Use {
+    cpu_percent: f64,
+    mib: f64,
+}
+
+/// Rounds of one watcher: each stands between two times without it.
+#[derive(Debug, Default)]
+struct Rounds {
+    without: Vec<Block>,
+    with: Vec<Block>,
+    uses: Vec<Use>,
+}
+
+impl Rounds {
+    /// The share of throughput lost in percent, and half the width of its 95% interval.
+    fn lost(&self) -> (f64, f64) {
+        let neighbours = self.without.windows(2).map(|w| f64::midpoint(w[0].throughput(), w[1].throughput()));
+        let lost: Vec<f64> =
+            self.with.iter().zip(neighbours).map(|(w, n)| 100.0 * (1.0 - w.throughput() / n)).collect();
+        mean_interval(&lost)
+    }
+
+    fn unwatched(&self, of: fn(&Block) -> f64) -> f64 {
+        median(&self.without.iter().map(of).collect::<Vec<_>>())
+    }
+
+    fn row(&self, load: &Load, watcher: &Watcher) -> String {
+        let (lost, half) = self.lost();
+        let uses = |of: fn(&Use) -> f64| median(&self.uses.iter().map(of).collect::<Vec<_>>());
+        let own = match watcher.how {
+            How::Profile => "| |".to_owned(),
+            _ => format!("| {:.1} | {:.0} |", uses(|u| u.cpu_percent), uses(|u| u.mib)),
+        };
+        format!(
+            "| {} | {:.2} M/s, {:.0} MB/s | {} | {lost:.2} ± {half:.2} {own}",
+            load.name,
+            self.unwatched(Block::objects) / 1e6,
+            self.unwatched(Block::bytes) / 1e6,
+            watcher.name
+        )
+    }
+
+    fn latency_row(&self, watcher: &Watcher) -> String {
+        let spread = |blocks: &[Block]| {
+            let all: Vec<f64> = blocks.iter().map(|block| block.p99_ms).collect();
+            let (low, high) = all.iter().fold((f64::MAX, 0.0_f64), |(l, h), &v| (l.min(v), h.max(v)));
+            format!("{:.2} ({low:.2} to {high:.2})", median(&all))
+        };
+        format!("| {} | {} | {} |", watcher.name, spread(&self.without), spread(&self.with))
+    }
+}
+
+/// A target under load.
+struct Run {
+    target: Process,
+    program: PathBuf,
+    intervals: usize,
+    scratch: tempfile::TempDir,
+}
+
+impl Run {
+    fn start(line: GoLine, load: &Load, watcher: &Watcher) -> Result<Run> {
+        let program = targets::build("load", line, Variant::Plain)?;
+        let mut command = Command::new(&program);
+        let profile = watcher.profile[0].to_string();
+        command.env("GOMAXPROCS", load.procs).args(load.args).args(["-profile", &profile]);
+        let mut target = Process::spawn(&mut command)?;
+        target.stdout_line(|line| line == "ready", PATIENCE)?;
+        Ok(Run { target, program, intervals: load.intervals, scratch: tempfile::tempdir()? })
+    }
+
+    fn rounds(mut self, watcher: &Watcher, count: usize) -> Result<Rounds> {
+        let mut rounds = Rounds { without: vec![self.block()?], ..Rounds::default() };
+        for _ in 0..count {
+            let (block, used) = self.watched(watcher)?;
+            rounds.with.push(block);
+            rounds.uses.push(used);
+            rounds.without.push(self.block()?);
+        }
+        Ok(rounds)
+    }
+
+    /// Attaches, measures, detaches.
+    fn watched(&mut self, watcher: &Watcher) -> Result<(Block, Use)> {
+        match watcher.how {
+            How::Profile => {
+                self.profile(watcher.profile[1])?;
+                let block = self.block()?;
+                self.profile(watcher.profile[0])?;
+                Ok((block, Use::default()))
+            }
+            How::Heaptap(args) => {
+                let mut record = heaptap();
+                record.args(["record", "--pid", &self.target.pid().to_string(), "-o"]);
+                record.arg(self.scratch.path().join("lanes.heaptap")).args(args);
+                let mut record = Process::spawn(&mut record)?;
+                record.stderr_line(|line| line.starts_with("recording"), PATIENCE)?;
+                let measured = self.block_beside(&record)?;
+                interrupt(record)?;
+                Ok(measured)
+            }
+            How::Bpftrace => {
+                let script =
+                    format!("uprobe:{}:runtime.mallocgc {{ @[ustack] = count(); }}", self.program.display());
+                let mut bpftrace = Command::new("bpftrace");
+                bpftrace.args(["-p", &self.target.pid().to_string(), "-e", &script]);
+                let mut bpftrace = Process::spawn(&mut bpftrace)?;
+                bpftrace.stdout_line(|line| line.starts_with("Attaching"), PATIENCE)?;
+                // Killed when dropped: asked to end, it takes up to a minute over its stacks.
+                self.block_beside(&bpftrace)
+            }
+        }
+    }
+
+    fn profile(&mut self, rate: u32) -> Result<()> {
+        self.target.send(&format!("profile {rate}"))?;
+        self.target.stdout_line(|line| line == "done", PATIENCE).map(drop)
+    }
+
+    fn block_beside(&mut self, watcher: &Process) -> Result<(Block, Use)> {
+        let cpu = || cpu_seconds(watcher.pid());
+        let before = cpu()?;
+        let begin = std::time::Instant::now();
+        let block = self.block()?;
+        let cpu_percent = 100.0 * (cpu()? - before) / begin.elapsed().as_secs_f64();
+        Ok((block, Use { cpu_percent, mib: peak_mib(watcher.pid())? }))
+    }
+
+    /// What the target does from now on, once it has settled.
+    fn block(&mut self) -> Result<Block> {
+        #[derive(Deserialize)]
+        struct Line {
+            ops: f64,
+            allocs: f64,
+            bytes: f64,
+            ns: f64,
+            p99_ns: f64,
+        }
+        self.target.discard_stdout();
+        let mut block = Block::default();
+        // A round of few long intervals settles in the one that is under way.
+        let settle = SETTLE.min(self.intervals);
+        for number in 0..settle + self.intervals {
+            let line = self.target.stdout_line(|line| line.starts_with('{'), PATIENCE)?;
+            if number < settle {
+                continue;
+            }
+            let line: Line = serde_json::from_str(&line)?;
+            block.ops += line.ops;
+            block.allocs += line.allocs;
+            block.bytes += line.bytes;
+            block.seconds += line.ns / 1e9;
+            block.p99_ms = line.p99_ns / 1e6;
+        }
+        Ok(block)
+    }
+}
+
+/// Processor time of a process so far (proc(5), `/proc/PID/stat`, in hundredths of seconds).
+fn cpu_seconds(pid: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).context("/proc/PID/stat");
+    Ok((ticks(11)? + ticks(12)?) / 100.0)
+}
+
+/// The most memory that a process has had.
+fn peak_mib(pid: u32) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("/proc/PID/status")?;
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib / 1024.0)
+}
