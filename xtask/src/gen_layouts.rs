@@ -35,7 +35,7 @@ const COLUMNS: [(&str, &str); 11] = [
 
 /// The rows: a struct, and those of its fields that heaptap reads. `_size` is the size
 /// of the struct. A struct or field that was renamed appears under each of its names.
-const ROWS: [(&str, &[&str]); 24] = [
+const ROWS: [(&str, &[&str]); 25] = [
     ("internal/abi.MapType", &["_size"]),
     ("internal/abi.OldMapType", &["_size"]),
     ("internal/abi.SwissMapType", &["_size"]),
@@ -128,6 +128,7 @@ const ROWS: [(&str, &[&str]); 24] = [
             "elemsize",
             "limit",
             "largeType",
+            "specials",
         ],
     ),
     (
@@ -149,6 +150,7 @@ const ROWS: [(&str, &[&str]); 24] = [
     ),
     ("runtime.p", &["mcache", "gFree"]),
     ("runtime.schedt", &["mnext", "nmfreed", "ngsys", "gFree"]),
+    ("runtime.special", &["next", "offset", "kind"]),
     (
         "runtime.workType",
         &[

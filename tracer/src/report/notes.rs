@@ -26,7 +26,7 @@ pub(super) fn all(state: &State, report: &Report, sums: &Sums) -> Vec<String> {
                 .into(),
         );
     }
-    notes.extend(life(state, report.capture.sampling.is_some()));
+    notes.extend(life(state));
     notes
 }
 
@@ -77,7 +77,7 @@ fn before_attach(state: &State, report: &Report) -> Option<String> {
 }
 
 /// What of the live numbers is uncertain, or why there are none.
-fn life(state: &State, is_sampled: bool) -> Vec<String> {
+fn life(state: &State) -> Vec<String> {
     let Some(live) = &state.live else {
         return vec![
             "objects are not followed after their allocation: live (pprof: inuse) objects and bytes \
@@ -105,18 +105,11 @@ fn life(state: &State, is_sampled: bool) -> Vec<String> {
     }
     if unjudged > 0 {
         notes.push(format!(
-            "the marks of {} of {} GC cycles could not all be read before the next: what died in these \
+            "the marks of {} of {} GC cycles were not all read before the next: what died in these \
              counts as dead later, at a greater age",
             format_count(unjudged),
             format_count(state.gc_epochs.len() as u64)
         ));
-        if is_sampled {
-            notes.push(
-                "where the slot of one of these was used again by an object that was not sampled, it counts as \
-                 alive in its stead"
-                    .into(),
-            );
-        }
     }
     if let Some((calls, rarest)) = live.sampled() {
         notes.push(format!(

@@ -22,6 +22,8 @@ pub struct Layout {
     pub mcache: Mcache,
     /// `runtime.mspan`
     pub mspan: Mspan,
+    /// `runtime.special`; None where the kinds of specials are not known.
+    pub special: Option<Special>,
     /// `runtime.mstats`
     pub memstats: Memstats,
     /// `runtime.mheap`: its `sweepgen`, a u32
@@ -244,6 +246,43 @@ pub struct Profile {
     pub hides_internal_runtime: bool,
 }
 
+/// What the runtime notes of single objects, in a list of each span in the order of their
+/// places.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Special {
+    /// `runtime.mspan`: its `specials`, the first of the list
+    pub first: u64,
+    /// The next one.
+    pub next: u64,
+    /// Of the object in the span: a word or a u16.
+    pub offset: u64,
+    pub is_offset_narrow: bool,
+    /// A u8.
+    pub kind: u64,
+    /// The kind of those that the heap profiler makes for the objects that it samples.
+    pub profile_kind: u8,
+}
+
+impl Special {
+    /// `None` where a field is not known.
+    fn of(version: &GoVersion, offsets: &Offsets) -> Option<Special> {
+        let field = |name| offsets.find(&[("runtime.special", name)]).filter(|at| *at <= MAX_OFFSET);
+        Some(Special {
+            first: offsets.find(&[("runtime.mspan", "specials")]).filter(|at| *at <= MAX_OFFSET)?,
+            next: field("next")?,
+            offset: field("offset")?,
+            is_offset_narrow: field("kind")?.wrapping_sub(field("offset")?) < 8,
+            kind: field("kind")?,
+            // runtime/mheap.go `_KindSpecialProfile`.
+            profile_kind: match version.minor {
+                ..=22 => 2,
+                23 | 24 => 3,
+                _ => 4,
+            },
+        })
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Type {
     pub size: u64,
@@ -280,6 +319,7 @@ impl Layout {
         };
         let mut layout = Layout::from_offsets(&offsets)
             .map_err(|field| unknown(go_version).because(format!("its DWARF does not tell {field}")))?;
+        layout.special = version.as_ref().and_then(|version| Special::of(version, &offsets));
         // An experiment of Go 1.22 only.
         layout.malloc_headers &= !version.is_some_and(|v| v.has_experiment("noallocheaders"));
         log::debug!("layout of {go_version}: {layout:?}");
@@ -289,7 +329,10 @@ impl Layout {
     /// The layout measured for a release, whatever a binary may say; None when it was not
     /// measured.
     pub fn measured(go_version: &str) -> Option<Layout> {
-        Layout::from_offsets(&Offsets::measured(&GoVersion::parse(go_version)?)?).ok()
+        let version = GoVersion::parse(go_version)?;
+        let offsets = Offsets::measured(&version)?;
+        let special = Special::of(&version, &offsets);
+        Layout::from_offsets(&offsets).ok().map(|layout| Layout { special, ..layout })
     }
 
     /// Joins the offsets into a layout; the error names the field that is missing.
@@ -316,6 +359,7 @@ impl Layout {
                 alloc: at("runtime.mcache", "alloc")?,
             },
             mspan: Mspan::from_offsets(&at)?,
+            special: None,
             memstats: Memstats::from_offsets(&at)?,
             mheap_sweepgen: at("runtime.mheap", "sweepgen")?,
             mheap_allspans: at("runtime.mheap", "allspans")?,

@@ -8,8 +8,10 @@
 //! later. (Their marks stand in `gcmarkBits`, under Green Tea partly in the span itself;
 //! but sweeping still revives what has a finalizer.)
 
+use super::layout::Special;
 use super::size_class::PAGE_SIZE;
 use super::spans::{Found, Span, SpanReader};
+use super::specials::{self, Wanted};
 use crate::base::Result;
 use crate::memory::{ProcessMemory, gather};
 
@@ -91,6 +93,33 @@ impl Marks {
         self.spans.len() as u64
     }
 
+    /// Clears the bits of objects in these spans that are not sampled; where that is not
+    /// known, those of the span are.
+    fn keep_sampled(&mut self, memory: &impl ProcessMemory, layout: &Special, swept: &[usize]) -> Result<()> {
+        let wanted: Vec<Wanted> = swept
+            .iter()
+            .map(|&i| {
+                let Marked { addr, len, slot_size, .. } = self.spans[i];
+                Wanted { addr, len, slot_size }
+            })
+            .collect();
+        for (&i, slots) in swept.iter().zip(specials::sampled(memory, layout, &wanted)?) {
+            let Some(slots) = slots else {
+                self.spans[i].bits = 0;
+                continue;
+            };
+            let mut mask = vec![0_u64; self.spans[i].words()];
+            for slot in slots {
+                if let Some(word) = mask.get_mut(slot as usize / 64) {
+                    *word |= 1 << (slot % 64);
+                }
+            }
+            let from = self.spans[i].bits as usize - 1;
+            self.words[from..].iter_mut().zip(mask).for_each(|(word, mask)| *word &= mask);
+        }
+        Ok(())
+    }
+
     /// Ready to be asked about pages.
     pub fn pages(&self) -> Pages<'_> {
         Pages { marks: self, next: 0 }
@@ -141,11 +170,17 @@ fn is_small(span: &Span) -> bool {
 }
 
 impl SpanReader {
-    /// The marks of the latest cycle in spans with a page that is wanted (by its address).
+    /// The marks of the latest cycle in spans with a page that is wanted (by its address);
+    /// with `sampled` those of objects alone that the runtime's heap profiler has sampled.
     ///
     /// # Errors
     /// Failed when the process is gone or its memory makes no sense.
-    pub fn marks(&self, memory: &impl ProcessMemory, wanted: impl Fn(u64) -> bool) -> Result<Marks> {
+    pub fn marks(
+        &self,
+        memory: &impl ProcessMemory,
+        wanted: impl Fn(u64) -> bool,
+        sampled: Option<&Special>,
+    ) -> Result<Marks> {
         let mut marks = Marks { sweepgen: self.sweepgen(memory)?, ..Marks::default() };
         self.visit(memory, |found| match found {
             Found::Span(span) if !is_small(&span) => marks.torn += 1,
@@ -161,7 +196,7 @@ impl SpanReader {
             Found::NotHeap => {}
             Found::Torn => marks.torn += 1,
         })?;
-        self.read_bits(memory, &mut marks)?;
+        self.read_bits(memory, &mut marks, sampled)?;
         marks.spans.sort_unstable_by_key(|span| span.base);
         // Two spans at one place: one was read before, one after it was freed.
         let before = marks.spans.len();
@@ -172,7 +207,12 @@ impl SpanReader {
     }
 
     /// Reads the bits of swept spans, and whether these have changed meanwhile.
-    fn read_bits(&self, memory: &impl ProcessMemory, marks: &mut Marks) -> Result<()> {
+    fn read_bits(
+        &self,
+        memory: &impl ProcessMemory,
+        marks: &mut Marks,
+        sampled: Option<&Special>,
+    ) -> Result<()> {
         let generation = marks.sweepgen;
         let swept = |span: &Marked| [0, 3].contains(&span.sweepgen.wrapping_sub(generation));
         // In the order of the structs, which is much that of their addresses.
@@ -186,6 +226,9 @@ impl SpanReader {
         for ((_, i), bits) in order.into_iter().zip(bits.iter()) {
             marks.spans[i].bits = marks.words.len() as u32 + 1;
             marks.words.extend(bits.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)));
+        }
+        if let Some(layout) = sampled {
+            marks.keep_sampled(memory, layout, &swept)?;
         }
         let addrs: Vec<u64> = swept.iter().map(|&i| marks.spans[i].addr).collect();
         for (i, found) in swept.into_iter().zip(self.read(memory, &addrs)?) {
@@ -238,7 +281,7 @@ mod tests {
         let reader = reader("go1.27.3");
         let mut memory = memory_of(&reader, &spans(sweepgens));
         memory.write(0x9000, &[0xaa; 24]).write(0xb000, &[0x55; 24]).write(0x9800, &[1, 0, 0, 0, 0, 0, 0, 0]);
-        reader.marks(&memory, |_| true).expect("readable")
+        reader.marks(&memory, |_| true, None).expect("readable")
     }
 
     #[test]
@@ -282,7 +325,7 @@ mod tests {
         all[1].alloc_count = 2000;
         let mut memory = memory_of(&reader, &all);
         memory.write(0x9000, &[0; 24]).write(0x9800, &[0; 8]);
-        let marks = reader.marks(&memory, |_| true).expect("readable");
+        let marks = reader.marks(&memory, |_| true, None).expect("readable");
         assert_eq!((marks.torn, marks.pages().at(0xc000_2000)), (1, PageMarks::Unknown));
     }
 
@@ -292,7 +335,7 @@ mod tests {
         let mut memory = memory_of(&reader, &spans([SWEEPGEN; 3]));
         memory.write(0xb000, &[0x55; 24]);
         let marks =
-            reader.marks(&memory, |page| page == 0xc000_2000).expect("the others' bits are not there");
+            reader.marks(&memory, |page| page == 0xc000_2000, None).expect("the others' bits are not there");
         assert_eq!((marks.spans(), marks.waiting), (1, 0));
     }
 
@@ -307,7 +350,7 @@ mod tests {
             for (at, value) in damage {
                 memory.write_u64(0x10_0000 + at, value);
             }
-            if let Ok(marks) = reader.marks(&memory, |_| true) {
+            if let Ok(marks) = reader.marks(&memory, |_| true, None) {
                 for page in [0, 0xc000_0000, 0xc000_2000, 0xc010_0000, !8191] {
                     if let PageMarks::Swept { slot_size, bits, .. } = marks.pages().at(page) {
                         prop_assert!(slot_size > 0 && bits.len() <= 16);

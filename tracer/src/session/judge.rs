@@ -1,5 +1,8 @@
 //! Learns of deaths: after each GC cycle, reads the marks of spans with followed objects.
 //!
+//! Of a sampled recording it is asked in addition whether the runtime's sampler still knows
+//! the object: then any later reading tells its death, whoever has its slot by then.
+//!
 //! A reading judges what it can: spans that are swept. Until all are, it is repeated; a
 //! cycle that is overtaken by the next one before that stays judged in part, and what died
 //! in it is found with the next one's marks.
@@ -10,7 +13,7 @@ use crate::base::{Error, Result, monotonic_ns, thread_cpu_ns};
 use crate::event::{Event, Judged};
 use crate::memory::ProcessMemory;
 use crate::model::{Fate, State};
-use crate::runtime::{PageMarks, SpanReader};
+use crate::runtime::{PageMarks, SpanReader, Special};
 use crate::source::live::LiveSource;
 
 /// The pause between two readings, at least.
@@ -19,6 +22,9 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// What a reading takes, times this, passes before the next: under a heap that is collected
 /// without end, they take a fifth of the collector's time, which is the target's machine's.
 const REST: u32 = 4;
+
+/// The same where a cycle that was not judged hides no death.
+const LONG_REST: u32 = 199;
 
 /// Deaths in one event, so that none outgrows a frame of the capture.
 const DEATHS: usize = 1 << 15;
@@ -30,6 +36,9 @@ const ATTEMPTS: usize = 50;
 pub(super) struct Judge<M> {
     reader: SpanReader,
     memory: M,
+    /// Of a sampled recording.
+    special: Option<Special>,
+    rest: u32,
     /// `mheap_.sweepgen` while the epoch was 0; it grows by 2 with each epoch.
     zero: u32,
     /// The latest epoch whose cycle was judged in full.
@@ -41,19 +50,33 @@ pub(super) struct Judge<M> {
 }
 
 impl<M: ProcessMemory> Judge<M> {
-    /// Finds out which GC cycle the eBPF program's epochs are counted from.
+    /// Finds out which GC cycle the eBPF program's epochs are counted from. With `special`
+    /// those objects are judged that the runtime's heap profiler samples.
     ///
     /// # Errors
     /// Failed when that cannot be told, or memory cannot be read.
-    pub(super) async fn start(reader: SpanReader, memory: M, source: &LiveSource) -> Result<Judge<M>> {
+    pub(super) async fn start(
+        reader: SpanReader,
+        memory: M,
+        special: Option<Special>,
+        source: &LiveSource,
+    ) -> Result<Judge<M>> {
         let mut before = None;
         for _ in 0..ATTEMPTS {
             let sample = zero(&reader, &memory, source)?;
             if let Some(zero) = sample
                 && before == sample
             {
-                let now = Instant::now();
-                return Ok(Judge { reader, memory, zero, judged: 0, next: now, obstacle: String::new() });
+                return Ok(Judge {
+                    reader,
+                    memory,
+                    rest: if special.is_some() { LONG_REST } else { REST },
+                    special,
+                    zero,
+                    judged: 0,
+                    next: Instant::now(),
+                    obstacle: String::new(),
+                });
             }
             // Marking may have been ending just then: the two counts change one after the other.
             before = sample;
@@ -72,6 +95,12 @@ impl<M: ProcessMemory> Judge<M> {
         self.is_behind(state.latest_epoch).then_some(self.next)
     }
 
+    /// From now on rests no longer than to let spans be swept: the recording ends.
+    pub(super) fn hurry(&mut self) {
+        self.rest = self.rest.min(REST);
+        self.next = Instant::now();
+    }
+
     /// Why a cycle is left, for people.
     pub(super) fn obstacle(&self) -> String {
         format!("the marks of the last GC cycle could not all be read in time: {}", self.obstacle)
@@ -86,14 +115,14 @@ impl<M: ProcessMemory> Judge<M> {
             self.obstacle = e.to_string();
             Vec::new()
         });
-        self.next = Instant::now() + (begin.elapsed() * REST).max(PAUSE);
+        self.next = Instant::now() + (begin.elapsed() * self.rest).max(PAUSE);
         events
     }
 
     fn events(&mut self, state: &State) -> Result<Vec<Event>> {
         let (time_ns, cpu_ns) = (monotonic_ns(), thread_cpu_ns());
         let Some(live) = &state.live else { return Ok(Vec::new()) };
-        let marks = self.reader.marks(&self.memory, |page| live.follows(page))?;
+        let marks = self.reader.marks(&self.memory, |page| live.follows(page), self.special.as_ref())?;
         let epoch = marks.sweepgen.wrapping_sub(self.zero) / 2;
         // The epoch begins a moment before or after the runtime counts the cycle.
         if epoch < state.latest_epoch {

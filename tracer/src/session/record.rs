@@ -293,8 +293,15 @@ impl<'a, W: Write> Recorder<'a, W> {
         if max_memory == 0 {
             return self.put(Event::Note("no memory was given to follow objects in (--max-memory 0)".into()));
         }
+        let special = if self.sampler.is_some() { layout.special.clone() } else { None };
+        if self.sampler.is_some() && special.is_none() {
+            self.put(Event::Note(
+                "which objects the runtime's heap profiler still knows cannot be read from this version of Go:                  where the slot of a dead one was used again before its GC cycle was looked at, by an object                  that was not sampled, it counts as alive"
+                    .into(),
+            ))?;
+        }
         let judge = match SpanReader::new(&target.binary, layout, target.target.load_bias) {
-            Ok(reader) => Judge::start(reader, *self.memory, source).await,
+            Ok(reader) => Judge::start(reader, *self.memory, special, source).await,
             Err(e) => Err(e),
         };
         match judge {
@@ -324,6 +331,7 @@ impl<'a, W: Write> Recorder<'a, W> {
     /// far as its spans get swept in time.
     async fn judge_the_rest(&mut self, source: &mut LiveSource, watch: &Watch) -> Result<()> {
         let latest = source.epoch()?;
+        self.judge.as_mut().map(Judge::hurry);
         // Events may have piled up: the clock runs from when they were taken.
         let mut deadline = None;
         while let Some(judge) = &self.judge
