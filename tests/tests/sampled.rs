@@ -15,13 +15,12 @@ const RATE: u64 = 4096;
 
 /// Starts the program, which samples itself at a rate.
 ///
-/// Up to Go 1.23 its first P would take no sample before the one that it has drawn at the
-/// rate that programs start with: so that there is none, it samples every object at first.
-/// It collects garbage only when told to: a slot that is used again by an object that is not
-/// sampled, before its cycle is judged, would count as alive.
+/// Up to Go 1.23 a P would take no sample before the one that it has drawn at the rate that
+/// programs start with: so that there is none, it samples every object at first, on the only
+/// P that it has.
 fn start(line: GoLine, variant: Variant, rate: u64) -> Result<Process> {
     let mut program = Command::new(build("lives", line, variant)?);
-    let mut target = Process::spawn(program.arg("1").env("GOGC", "off"))?;
+    let mut target = Process::spawn(program.arg("1").env("GOMAXPROCS", "1"))?;
     target.stdout_line(|line| line == "ready", PATIENCE)?;
     step(&mut target, &format!("rate {rate}"))?;
     Ok(target)
