@@ -37,7 +37,12 @@ pub struct Capture {
 
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub struct Sampling {
-    pub rate_bytes: u64,
+    /// `None`: objects were seen in windows.
+    pub rate_bytes: Option<u64>,
+    #[serde(default)]
+    pub windows: u64,
+    #[serde(default)]
+    pub open_percent: f64,
 }
 
 #[derive(Debug, Deserialize)]

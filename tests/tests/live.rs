@@ -50,6 +50,7 @@ impl Target {
             bpf_log: false,
             method,
             baseline: false,
+            gated: false,
         }
     }
 

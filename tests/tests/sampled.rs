@@ -60,7 +60,7 @@ const TYPES: [(&str, &str, &str); 11] = [
 fn check_exact(line: GoLine, variant: Variant) -> Result<()> {
     let commands = ["hold", "gc", "drop", "gc"];
     let (report, truth, _) = record(line, variant, 1, &[])?.after(&commands)?;
-    ensure!(report.capture.sampling.context("sampled")?.rate_bytes == 1);
+    ensure!(report.capture.sampling.context("sampled")?.rate_bytes == Some(1));
     // Of tiny objects the blocks are sampled, which are all of their bytes.
     let bytes = report.capture.coverage.bytes;
     ensure!((bytes - 1.0).abs() < 0.0005, "{bytes} of the bytes");
@@ -108,7 +108,7 @@ impl Hits {
 fn estimates(recorded: Sampled) -> Result<(Report, Truth)> {
     let commands = [&["hold"; 20][..], &["gc", "drop", "gc"]].concat();
     let (report, truth, _) = recorded.after(&commands)?;
-    ensure!(report.capture.sampling.context("sampled")?.rate_bytes == RATE);
+    ensure!(report.capture.sampling.context("sampled")?.rate_bytes == Some(RATE));
     ensure!(report.capture.notes.iter().any(|n| n.contains("estimates")), "{:?}", report.capture.notes);
     let bytes = report.capture.coverage.bytes;
     ensure!((0.9..1.1).contains(&bytes), "{bytes} of the bytes");

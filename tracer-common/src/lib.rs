@@ -219,6 +219,15 @@ pub struct Counters {
     pub biased_samples: u64,
 }
 
+/// What has passed the gate of allocations since the program was loaded.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Passed {
+    pub objects: u64,
+    /// When the last one passed that was allowed to: CLOCK_MONOTONIC nanoseconds.
+    pub last_ns: u64,
+}
+
 // SAFETY: repr(C), no padding (fields are explicit), any bit pattern is valid.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for Recipe {}
@@ -234,3 +243,7 @@ unsafe impl aya::Pod for Sampler {}
 // SAFETY: as for `Recipe`.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for Counters {}
+
+// SAFETY: as for `Recipe`.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for Passed {}

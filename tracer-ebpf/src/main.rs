@@ -16,6 +16,7 @@
 // Atomic addition: the target has no compare-and-swap, so core offers none of its own.
 #![feature(asm_experimental_arch)]
 
+mod gate;
 mod gc;
 mod read;
 mod sample;
@@ -53,6 +54,9 @@ static M_CURG: Global<u32> = Global::new(0);
 /// Return addresses kept of a stack, at most `MAX_DEPTH`.
 #[unsafe(no_mangle)]
 static DEPTH: Global<u32> = Global::new(MAX_DEPTH as u32);
+/// Whether allocations are sent only while the gate is open.
+#[unsafe(no_mangle)]
+static GATED: Global<u32> = Global::new(0);
 /// Bytes waiting in the ring from which on the reader is woken.
 #[unsafe(no_mangle)]
 static WAKE_BYTES: Global<u64> = Global::new(0);

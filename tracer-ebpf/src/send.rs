@@ -10,7 +10,7 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use tracer_common::{AllocRecord, Counters, Header, Recipe};
 
-use crate::{COUNTERS, EPOCH, EVENTS, WAKE_BYTES, WINDOWS, read, regs, stack};
+use crate::{COUNTERS, EPOCH, EVENTS, GATED, WAKE_BYTES, WINDOWS, gate, read, regs, stack};
 
 /// Hits of one CPU between two looks at how full the ring is.
 const HITS_PER_LOOK: u64 = 32;
@@ -18,6 +18,9 @@ const HITS_PER_LOOK: u64 = 32;
 #[inline(always)]
 pub fn alloc(ctx: &ProbeContext, recipe: &Recipe) {
     let wake = count_hit();
+    if GATED.load() != 0 && !gate::pass() {
+        return;
+    }
     let regs = regs(ctx);
     let mut window = read::Window::closed();
     // What is not read at once is read word by word.
@@ -96,11 +99,16 @@ fn add(field: impl FnOnce(*mut Counters) -> *mut u64) -> u64 {
     let Some(counters) = COUNTERS.get_ptr_mut(0) else {
         return 1;
     };
-    let field = field(counters);
-    // SAFETY: the field lies in a map value, aligned, and is only ever accessed as here.
+    increment(field(counters))
+}
+
+/// Adds one to a counter in a map value.
+#[inline(always)]
+pub fn increment(counter: *mut u64) -> u64 {
+    // SAFETY: the callers' counters lie in map values, aligned, and change only here.
     unsafe {
-        let before = field.read_volatile();
-        asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) field, in(reg) 1u64);
+        let before = counter.read_volatile();
+        asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1u64);
         before
     }
 }

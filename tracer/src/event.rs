@@ -64,6 +64,9 @@ pub enum Event {
     /// the stream as soon as it was read: no `Alloc` that happened after the reading
     /// precedes it (those that happened before it may follow), so that coverage is exact.
     Counters(Counters),
+    /// A window in which allocations were seen has ended; follows every `Alloc` in it, and
+    /// precedes those of the next one.
+    Window(Window),
     /// What the probes have cost the target so far.
     Cost(Cost),
     /// The probes cost the target too much: those on allocation sites were taken off.
@@ -90,6 +93,9 @@ pub struct Start {
     /// Of the objects allocated only the runtime's own samples are seen, one in so many
     /// bytes on average (`runtime.MemProfileRate`); `None`: every object is.
     pub sampling_rate: Option<u64>,
+    /// Objects are seen in windows of time only, so that traps take this share of the
+    /// target's processor time at most; `None`: there are no windows.
+    pub budget_percent: Option<f64>,
     pub target: Target,
 }
 
@@ -301,7 +307,7 @@ pub struct Judged {
 }
 
 /// The runtime's cumulative allocation counters (`MemStats.Mallocs`, `TotalAlloc`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counters {
     /// The read took place between these instants.
@@ -311,6 +317,25 @@ pub struct Counters {
     pub objects: u64,
     /// Bytes by size class, as `MemStats.TotalAlloc`.
     pub bytes: u64,
+    /// Of `objects` those in slots of a size class, by the slot's size, ascending; at 0
+    /// tiny ones that fitted an existing block.
+    pub by_slot: Vec<(u64, u64)>,
+    /// Of `bytes` those of objects too large for any size class.
+    pub large_bytes: u64,
+}
+
+/// A window of time in which allocations were seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Window {
+    /// When it was opened, and when it was shut or had used up its allowance.
+    pub begin_ns: u64,
+    pub end_ns: u64,
+    /// Objects that passed, those of lost events too.
+    pub objects: u64,
+    /// How many objects each of these stands for: of the segment of time that the window
+    /// was placed in, at random.
+    pub weight: f64,
 }
 
 /// What was counted and used from when the probes were in place.

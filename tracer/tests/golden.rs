@@ -86,6 +86,7 @@ fn start() -> Event {
         unix_ns: 1_767_225_600 * SECOND,
         mode: "exact".into(),
         sampling_rate: None,
+        budget_percent: None,
         target: Target {
             pid: 4711,
             exe: "/app/server".into(),
@@ -225,7 +226,13 @@ fn collection(epoch: u32, time_ns: u64, dead: impl Fn(usize, u64) -> bool) -> [E
 }
 
 fn counters(time_ns: u64, objects: u64, bytes: u64) -> Event {
-    Event::Counters(Counters { begin_ns: time_ns, end_ns: time_ns + 1000, objects, bytes })
+    Event::Counters(Counters {
+        begin_ns: time_ns,
+        end_ns: time_ns + 1000,
+        objects,
+        bytes,
+        ..Counters::default()
+    })
 }
 
 fn capture() -> Vec<u8> {

@@ -98,6 +98,9 @@ pub struct Record {
     /// (5%); the recording goes on without them [default: no limit]
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
     pub max_overhead: Option<f64>,
+    /// Most that the probes may take of the target's CPU time on average, with --mode burst
+    #[arg(long, value_name = "PERCENT", default_value = "1%", value_parser = parse_percent)]
+    pub budget: f64,
     /// Frames kept per stack
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=128))]
     pub depth: u32,
@@ -121,6 +124,9 @@ pub enum Mode {
     Exact,
     /// Those that the program's own heap profiler samples: all numbers are estimates
     Runtime,
+    /// Every one in short windows of time, as far as --budget allows: all numbers are
+    /// estimates
+    Burst,
 }
 
 #[derive(Debug, Args)]

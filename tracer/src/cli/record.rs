@@ -37,6 +37,7 @@ pub(super) fn run(args: &Record) -> Result<u8> {
         mode: match args.mode {
             Mode::Exact => session::Mode::Exact,
             Mode::Runtime => session::Mode::Runtime,
+            Mode::Burst => session::Mode::Burst,
         },
         set_rate: args.set_memprofile_rate,
         duration: args.duration,
@@ -44,6 +45,7 @@ pub(super) fn run(args: &Record) -> Result<u8> {
         max_depth: args.depth,
         max_memory: args.max_memory,
         max_overhead: args.max_overhead,
+        budget: args.budget,
         bpf_log: args.bpf_log,
     };
     let mut told = false;

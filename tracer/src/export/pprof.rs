@@ -11,7 +11,7 @@ use super::put;
 use crate::base::{Error, Result};
 use crate::report::goroutines::{Goroutines, Group};
 use crate::report::snapshot::{Profile, SampledSite, Snapshot};
-use crate::report::{Frame, Report, Site, Target};
+use crate::report::{Frame, Report, Sampling, Site, Target};
 
 /// Messages of github.com/google/pprof `proto/profile.proto`; tags are its field
 /// numbers. Fields heaptap leaves empty are left out.
@@ -185,8 +185,11 @@ fn profile(report: &Report) -> proto::Profile {
         time_nanos: signed(report.capture.started_unix_ns),
         duration_nanos: (report.capture.duration_s * 1e9) as i64,
         period_type,
-        // Where nothing is sampled every allocation is a sample.
-        period: report.capture.sampling.map_or(1, |sampling| signed(sampling.rate_bytes)),
+        // Else every allocation is a sample, also those of windows.
+        period: match report.capture.sampling {
+            Some(Sampling::Profiler { rate_bytes }) => signed(rate_bytes),
+            Some(Sampling::Windows(_)) | None => 1,
+        },
         comment,
         default_sample_type,
         ..builder.tables()

@@ -9,7 +9,7 @@ use super::snapshot::{TableOptions as SampledOptions, sites as sampled_sites};
 use super::{printable, put};
 use crate::base::Result;
 use crate::base::units::{format_bytes, format_count};
-use crate::report::{Capture, Grouping, Measure, Report, Row, rows};
+use crate::report::{Capture, Grouping, Measure, Report, Row, Sampling, rows};
 
 /// How much to show, and in which order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -73,8 +73,12 @@ pub(super) fn header(report: &Report, text: &mut String) {
         missed => format!("{}, {} missed", format_count(capture.gc_cycles), format_count(missed)),
     };
     let how = match capture.sampling {
-        Some(sampling) => {
-            format!("{} (estimates: one sample per {})", capture.mode, format_bytes(sampling.rate_bytes))
+        Some(Sampling::Profiler { rate_bytes }) => {
+            format!("{} (estimates: one sample per {})", capture.mode, format_bytes(rate_bytes))
+        }
+        Some(Sampling::Windows(by)) => {
+            let windows = format_count(by.windows);
+            format!("{} (estimates: {windows} windows, {:.2}% of the time)", capture.mode, by.open_percent)
         }
         None => capture.mode.clone(),
     };

@@ -7,6 +7,7 @@ mod calls;
 mod live;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 use std::collections::BTreeMap;
 
@@ -14,10 +15,11 @@ use hashbrown::HashMap;
 
 pub use calls::{Call, CallSums, Calls, Tally};
 pub use live::{AGES, Alive, ByAge, Died, Fate, Growth, Live};
+pub use windows::{Batch, Windows};
 
 use crate::event::{
     Alloc, Assist, Baseline, Cost, Counters, End, Event, Frame, GcCycle, Inferred, Judged, SiteId, SiteInfo,
-    StackId, Start, Tripped, TypeInfo,
+    StackId, Start, Tripped, TypeInfo, Window,
 };
 
 /// Everything known after some events of a capture.
@@ -49,6 +51,8 @@ pub struct State {
     pub lost: BTreeMap<u32, (u64, u64)>,
     /// The first and the latest reading of the runtime's counters.
     pub counters: Option<(Counters, Counters)>,
+    /// Windows in which objects were seen; `None`: they were seen all the time.
+    pub windows: Option<Windows>,
     /// What the probes cost as of the latest reading; `None`: it is not known.
     pub cost: Option<Cost>,
     /// From when on, and why, no allocation was recorded.
@@ -118,6 +122,7 @@ impl State {
             Event::Start(start) => {
                 self.latest_ns = self.latest_ns.max(start.time_ns);
                 self.start = Some(start.clone());
+                self.windows = start.budget_percent.map(|_| Windows::default());
             }
             Event::Sites(sites) => self.sites.clone_from(sites),
             Event::GcEpoch { epoch, time_ns } => {
@@ -137,7 +142,9 @@ impl State {
                 self.latest_ns = self.latest_ns.max(stop.end_ns);
                 self.stops.entry(stop.reason.clone()).or_default().add(stop.begin_ns, stop.end_ns);
             }
-            Event::Follow { max_memory } => self.live = Some(Live::new(*max_memory)),
+            Event::Follow { max_memory } => {
+                self.live = Some(Live::new(*max_memory, self.windows.is_some()));
+            }
             Event::Deaths { epoch, slots } => {
                 if let Some(live) = &mut self.live {
                     live.deaths(*epoch, slots);
@@ -156,8 +163,19 @@ impl State {
             }
             Event::Counters(counters) => {
                 self.calls.reading(counters.begin_ns.midpoint(counters.end_ns));
-                let first = self.counters.map_or(*counters, |(first, _)| first);
-                self.counters = Some((first, *counters));
+                let first = self.counters.take().map_or_else(|| counters.clone(), |(first, _)| first);
+                self.counters = Some((first, counters.clone()));
+            }
+            Event::Window(window) => {
+                self.latest_ns = self.latest_ns.max(window.end_ns);
+                // What is no number is of a damaged capture.
+                let weight = if window.weight.is_finite() { window.weight.max(0.0) } else { 0.0 };
+                if let Some(windows) = &mut self.windows {
+                    windows.ended(&Window { weight, ..*window });
+                    if let Some(live) = &mut self.live {
+                        live.window_ended(weight);
+                    }
+                }
             }
             Event::Cost(cost) => self.cost = Some(*cost),
             Event::Tripped(tripped) => {
@@ -189,8 +207,12 @@ impl State {
         {
             self.assists.entry(alloc.stack).or_default().merge(&assists);
         }
-        let is_sampled = self.start.as_ref().is_some_and(|start| start.sampling_rate.is_some());
+        let is_sampled =
+            self.windows.is_some() || self.start.as_ref().is_some_and(|start| start.sampling_rate.is_some());
         let call = self.calls.add(alloc, is_sampled);
+        if let Some(windows) = &mut self.windows {
+            windows.seen(call);
+        }
         if let Some(live) = &mut self.live {
             live.born(call, alloc);
         }

@@ -10,7 +10,13 @@ fn alloc(time_ns: u64, size: u64, slot: u64) -> Event {
 }
 
 fn counters(at: u64, objects: u64) -> Event {
-    Event::Counters(Counters { begin_ns: at - 1, end_ns: at + 1, objects, bytes: 16 * objects })
+    Event::Counters(Counters {
+        begin_ns: at - 1,
+        end_ns: at + 1,
+        objects,
+        bytes: 16 * objects,
+        ..Counters::default()
+    })
 }
 
 fn state(events: &[Event]) -> State {

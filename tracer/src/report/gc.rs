@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::sampling::{Sampling, Weight};
+use super::sampling::Estimator;
 use super::sites::{Frame, Stacks};
 use crate::event::{self, GcTrigger};
 use crate::model::{Durations, JudgedCycle, State};
@@ -141,19 +141,19 @@ pub(super) fn timeline(state: &State, origin_ns: u64) -> Vec<GcCycle> {
     });
     let recorded = state.gc_cycles.values().map(|cycle| GcCycle::of(cycle, origin_ns));
     let mut rows: BTreeMap<u32, GcCycle> = marked.chain(recorded).map(|row| (row.epoch, row)).collect();
-    let sampling = Sampling::of(state);
+    let estimator = Estimator::of(state);
     for (epoch, judged) in &state.judged {
         if let Some(row) = rows.get_mut(epoch) {
-            row.survivors = Some(survivors(sampling, judged));
+            row.survivors = Some(survivors(&estimator, judged));
         }
     }
     rows.into_values().collect()
 }
 
-fn survivors(sampling: Option<Sampling>, judged: &JudgedCycle) -> Survivors {
+fn survivors(estimator: &Estimator<'_>, judged: &JudgedCycle) -> Survivors {
     let mut all = Survivors { objects: 0, bytes: 0 };
     for (slot, (objects, bytes)) in &judged.live {
-        let weight = Weight::of(sampling, *slot);
+        let weight = estimator.weight_alive(*slot);
         all.objects = all.objects.wrapping_add(weight.scale(*objects));
         all.bytes = all.bytes.wrapping_add(weight.scale(*bytes));
     }

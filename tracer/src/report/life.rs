@@ -3,7 +3,7 @@
 use hashbrown::HashMap;
 use serde::Serialize;
 
-use super::sampling::Weight;
+use super::sampling::SeenCall;
 use crate::model::{AGES, Alive, ByAge, Growth, Live};
 
 /// The lives of a site's objects that were allocated during the capture.
@@ -46,50 +46,55 @@ impl Default for Survival {
 pub(super) struct Lives<'a> {
     live: &'a Live,
     alive: HashMap<u32, Alive>,
+    /// See [`Live::alive_by_window`]; empty where there are no windows.
+    by_window: HashMap<u32, Vec<(u32, u64)>>,
 }
 
 impl<'a> Lives<'a> {
-    pub(super) fn new(live: &'a Live) -> Lives<'a> {
-        Lives { live, alive: live.alive() }
+    pub(super) fn new(live: &'a Live, in_windows: bool) -> Lives<'a> {
+        let by_window = if in_windows { live.alive_by_window() } else { HashMap::new() };
+        Lives { live, alive: live.alive(), by_window }
     }
 
     /// Of a site, given its calls and what each of their objects stands for: objects and
     /// bytes alive, if known, and the rest.
-    pub(super) fn of(&self, calls: &[(u32, Weight)]) -> (Option<(u64, u64)>, Life) {
+    pub(super) fn of(&self, calls: &[SeenCall]) -> (Option<(u64, u64)>, Life) {
         let mut life = Life::default();
         let (mut objects, mut bytes) = (0_u64, 0_u64);
-        for &(call, weight) in calls {
+        for &SeenCall { index: call, weight, .. } in calls {
             let alive = self.alive(call);
             let died = self.live.died(call);
-            let add = |sum: &mut u64, more: u64| *sum = sum.wrapping_add(weight.scale(more));
-            add(&mut objects, alive.objects);
-            add(&mut bytes, alive.bytes);
-            add(&mut life.new_objects, alive.new_objects);
-            add(&mut life.new_bytes, alive.new_bytes);
-            add(&mut life.died_objects, died.objects);
-            add(&mut life.died_bytes, died.bytes);
-            let add_all = |sums: &mut ByAge, more: &ByAge| {
+            let add_alive = |sum: &mut u64, more: u64| *sum = sum.wrapping_add(weight.scale_alive(more));
+            add_alive(&mut objects, alive.objects);
+            add_alive(&mut bytes, alive.bytes);
+            add_alive(&mut life.new_objects, alive.new_objects);
+            add_alive(&mut life.new_bytes, alive.new_bytes);
+            let add_died = |sum: &mut u64, more: u64| *sum = sum.wrapping_add(weight.scale(more));
+            add_died(&mut life.died_objects, died.objects);
+            add_died(&mut life.died_bytes, died.bytes);
+            let ages = |sums: &mut ByAge, more: &ByAge, add: &dyn Fn(&mut u64, u64)| {
                 sums.iter_mut().zip(more).for_each(|(sum, more)| add(sum, *more));
             };
-            add_all(&mut life.survival.live, &alive.after);
-            add_all(&mut life.survival.died, &died.after);
+            ages(&mut life.survival.live, &alive.after, &add_alive);
+            ages(&mut life.survival.died, &died.after, &add_died);
         }
-        let factors: Vec<(u32, f64)> = calls.iter().map(|(call, weight)| (*call, weight.factor())).collect();
+        let factors: Vec<(u32, f64)> = calls.iter().map(|call| (call.index, call.weight.alive())).collect();
         let growth = self.live.growth(&factors);
         life.growth_bytes_per_cycle = growth.map(|Growth { bytes_per_cycle, .. }| bytes_per_cycle);
         life.growth_bytes_per_minute = growth.map(|Growth { bytes_per_minute, .. }| bytes_per_minute);
         (self.live.latest_judged().map(|_| (objects, bytes)), life)
     }
 
-    /// Of the estimate of live bytes.
-    pub(super) fn variance(&self, calls: &[(u32, Weight)]) -> f64 {
-        let of_call = |&(call, weight): &(u32, Weight)| {
-            weight.variance(self.alive(call).objects, self.live.followed_one_in(call))
-        };
-        calls.iter().map(of_call).sum()
+    /// See [`Live::alive_by_window`].
+    pub(super) fn by_window(&self, call: u32) -> &[(u32, u64)] {
+        self.by_window.get(&call).map_or(&[], Vec::as_slice)
     }
 
-    fn alive(&self, call: u32) -> Alive {
+    pub(super) fn followed_one_in(&self, call: u32) -> u64 {
+        self.live.followed_one_in(call)
+    }
+
+    pub(super) fn alive(&self, call: u32) -> Alive {
         self.alive.get(&call).copied().unwrap_or_default()
     }
 }

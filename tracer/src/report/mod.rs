@@ -16,6 +16,7 @@ pub mod snapshot;
 mod table;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -28,6 +29,7 @@ pub use overhead::{Breaker, Cost};
 pub use sampling::{ErrorBytes, Sampling};
 pub use sites::{Frame, Site};
 pub use table::{Grouping, Row, place, rows};
+pub use windows::WindowSampling;
 
 use crate::event::Mapping;
 use crate::model::State;
@@ -256,7 +258,7 @@ fn following(state: &State) -> Option<Following> {
 }
 
 fn coverage(state: &State, sums: &Sums) -> Option<Coverage> {
-    let (first, last) = state.counters?;
+    let (first, last) = state.counters.as_ref()?;
     let objects = last.objects.checked_sub(first.objects)?;
     let bytes = last.bytes.checked_sub(first.bytes)?;
     if first.end_ns >= last.begin_ns {

@@ -1,7 +1,7 @@
 //! What a reader of a report must know before trusting its numbers.
 
 use super::sites::Sums;
-use super::{Capture, Report, Sampling, overhead};
+use super::{Capture, Report, Sampling, WindowSampling, overhead};
 use crate::base::units::{format_bytes, format_count};
 use crate::model::State;
 
@@ -43,7 +43,11 @@ fn completeness(state: &State, report: &Report) -> Option<String> {
     })
 }
 
-fn estimates(Sampling { rate_bytes }: Sampling) -> String {
+fn estimates(sampling: Sampling) -> String {
+    let rate_bytes = match sampling {
+        Sampling::Profiler { rate_bytes } => rate_bytes,
+        Sampling::Windows(windows) => return windowed(windows),
+    };
     let blocks = "of tiny objects (pointer-free, under 16 bytes) it samples the 16-byte blocks they share, each \
                   as one object of the site that opened it";
     match rate_bytes {
@@ -55,6 +59,24 @@ fn estimates(Sampling { rate_bytes }: Sampling) -> String {
             format_bytes(rate_bytes)
         ),
     }
+}
+
+fn windowed(sampling: WindowSampling) -> String {
+    let WindowSampling { budget_percent, windows, open_percent, unattributed_bytes } = sampling;
+    let unseen = match unattributed_bytes {
+        None => "; the runtime's counters, by which they would be calibrated, were not read twice".into(),
+        Some(0) => String::new(),
+        Some(bytes) => format!(
+            "; {} are of size classes of which no window has seen an object, and in no site",
+            format_bytes(bytes)
+        ),
+    };
+    format!(
+        "all numbers are estimates, from the objects allocated in {} windows of time at random, open for \
+         {open_percent:.2}% of it so as to cost the target no more than {budget_percent}% of its processor \
+         time; error_bytes says how far a site's bytes may be off{unseen}",
+        format_count(windows)
+    )
 }
 
 fn before_attach(state: &State, report: &Report) -> Option<String> {
@@ -69,7 +91,7 @@ fn before_attach(state: &State, report: &Report) -> Option<String> {
         ));
     }
     // A program that had not started has nothing to tell.
-    let started = state.counters.is_some_and(|(first, _)| first.objects > 0);
+    let started = state.counters.as_ref().is_some_and(|(first, _)| first.objects > 0);
     (started && baseline.rate <= 0).then(|| {
         "what was alive before the capture is unknown: the program's heap profiler is off (MemProfileRate 0)"
             .into()

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::kind::{Kind, classify, is_runtime};
 use super::life::{Life, Lives};
-use super::sampling::{ErrorBytes, Sampling, Weight};
+use super::sampling::{ErrorBytes, Estimator, SeenCall};
 use crate::event::{self, StackId};
 use crate::model::{Call, CallSums, State, Tally};
 
@@ -102,23 +102,21 @@ struct Parts {
     amount: Amount,
     /// Of the frames.
     addresses: Vec<u64>,
-    /// Indices, and what each object seen stands for.
-    calls: Vec<(u32, Weight)>,
-    /// Of its bytes, where they are estimated.
-    variance: f64,
+    calls: Vec<SeenCall>,
 }
 
 /// The sites of a capture, in no particular order, and their sums.
 pub(super) fn build(state: &State) -> (Vec<Site>, Sums) {
     let mut sums = Sums::default();
-    let sampling = Sampling::of(state);
+    let estimator = Estimator::of(state);
     let mut stacks = Stacks::new(state);
     let mut sites: BTreeMap<SiteKey, Parts> = BTreeMap::new();
     let mut calls: Vec<CallSums> = state.calls.iter().collect();
     calls.sort_unstable_by_key(|sums| sums.call);
-    for CallSums { call, index, all, counted } in calls {
-        let weight = Weight::of(sampling, call.sampled_slot);
-        let variance = weight.variance(all.objects, 1);
+    for of_call in calls {
+        let weight = estimator.weight(&of_call);
+        let CallSums { call, index, all, counted } = of_call;
+        let seen = all.objects;
         let (all, counted) = (weight.scale_all(&all), weight.scale_all(&counted));
         let resolved = Resolved::new(state, &call);
         let amount = resolved.amount(&all);
@@ -136,14 +134,15 @@ pub(super) fn build(state: &State) -> (Vec<Site>, Sums) {
         parts.amount.objects = parts.amount.objects.saturating_add(amount.objects);
         parts.amount.bytes = parts.amount.bytes.wrapping_add(amount.bytes);
         parts.amount.requested = parts.amount.requested.wrapping_add(amount.requested);
-        parts.calls.push((index, weight));
-        parts.variance += variance;
+        parts.calls.push(SeenCall { index, weight, seen });
     }
     sums.unknown_addresses = stacks.unknown.len() as u64;
     let frames = stacks.interned;
-    let lives = state.live.as_ref().map(Lives::new);
-    let sites: Vec<Site> =
-        sites.into_iter().map(|(key, parts)| site(key, &parts, sampling, lives.as_ref(), &frames)).collect();
+    let lives = state.live.as_ref().map(|live| Lives::new(live, state.windows.is_some()));
+    let sites: Vec<Site> = sites
+        .into_iter()
+        .map(|(key, parts)| site(key, &parts, &estimator, lives.as_ref(), &frames))
+        .collect();
     let live = |site: &Site| Some((site.live_objects?, site.live_bytes?));
     sums.live = state.live.as_ref().and_then(|live| live.latest_judged()).map(|_| {
         sites.iter().filter_map(live).fold((0, 0), |(objects, bytes), (o, b)| {
@@ -156,7 +155,7 @@ pub(super) fn build(state: &State) -> (Vec<Site>, Sums) {
 fn site(
     key: SiteKey,
     parts: &Parts,
-    sampling: Option<Sampling>,
+    estimator: &Estimator<'_>,
     lives: Option<&Lives<'_>>,
     interned: &[event::Frame],
 ) -> Site {
@@ -165,7 +164,6 @@ fn site(
         Some((live, life)) => (live, Some(life)),
         None => (None, None),
     };
-    let live_variance = lives.filter(|_| live.is_some()).map(|lives| lives.variance(&parts.calls));
     let frames: Vec<Frame> = key
         .frames
         .iter()
@@ -182,7 +180,7 @@ fn site(
         requested_bytes: sum.requested,
         live_objects: live.map(|(objects, _)| objects),
         live_bytes: live.map(|(_, bytes)| bytes),
-        error_bytes: sampling.map(|_| ErrorBytes::of(parts.variance, live_variance)),
+        error_bytes: estimator.error(&parts.calls, lives.filter(|_| live.is_some())),
         life,
         frames,
     }

@@ -127,8 +127,9 @@ fn what_is_unknown_is_shown_and_said() {
 
 #[test]
 fn coverage_is_seen_over_counted_and_said_when_partial() {
-    let counters =
-        |at, objects, bytes| Event::Counters(Counters { begin_ns: at, end_ns: at, objects, bytes });
+    let counters = |at, objects, bytes| {
+        Event::Counters(Counters { begin_ns: at, end_ns: at, objects, bytes, ..Counters::default() })
+    };
     let seen = [stack(1, &[7]), counters(10, 5, 80), alloc(1, 0, 16, 16), alloc(1, 0, 16, 16)];
     let with = |last: Event| report(&[&seen[..], &[last]].concat()).capture;
     assert_eq!(with(counters(20, 7, 112)).coverage, Some(Coverage { objects: 1.0, bytes: 1.0 }));

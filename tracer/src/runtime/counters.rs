@@ -66,7 +66,9 @@ impl CounterReader {
     /// Failed when the process is gone or its memory makes no sense.
     pub fn read(&self, memory: &impl ProcessMemory) -> Result<Noted<Counters>> {
         let Noted { value: (counts, begin_ns, end_ns), notes } = self.counts(memory)?;
-        let counters = Counters { begin_ns, end_ns, objects: counts.objects, bytes: counts.bytes };
+        let by_slot = counts.by_slot.into_iter().filter(|(_, objects)| *objects > 0).collect();
+        let Counts { objects, bytes, large_bytes, .. } = counts;
+        let counters = Counters { begin_ns, end_ns, objects, bytes, by_slot, large_bytes };
         Ok(Noted { value: counters, notes })
     }
 
@@ -77,8 +79,9 @@ impl CounterReader {
         for _ in 0..ATTEMPTS {
             let begin_ns = monotonic_ns();
             let attempt = self.attempt(memory, &mcaches)?;
+            let consistent = attempt.consistent;
             last = (attempt.counts, begin_ns, monotonic_ns());
-            if attempt.consistent {
+            if consistent {
                 return Ok(Noted::new(last));
             }
         }
@@ -195,12 +198,23 @@ pub(super) struct Counts {
     pub(super) bytes: u64,
     /// Tiny ones that share a block.
     pub(super) tiny: u64,
+    /// Objects by slot size; at 0 the tiny ones.
+    by_slot: BTreeMap<u64, u64>,
+    large_bytes: u64,
 }
 
 impl Counts {
     fn add(&mut self, objects: u64, size: u64) {
         self.objects = self.objects.wrapping_add(objects);
         self.bytes = self.bytes.wrapping_add(objects.wrapping_mul(size));
+        let of_size = self.by_slot.entry(size).or_default();
+        *of_size = of_size.wrapping_add(objects);
+    }
+
+    fn add_large(&mut self, objects: u64, bytes: u64) {
+        self.objects = self.objects.wrapping_add(objects);
+        self.bytes = self.bytes.wrapping_add(bytes);
+        self.large_bytes = self.large_bytes.wrapping_add(bytes);
     }
 
     fn add_tiny(&mut self, objects: u64) {
@@ -213,9 +227,9 @@ impl Counts {
         for delta in stats.chunks_exact((layout.size as usize).max(1)) {
             let field = |offset: u64| u64_at(delta, offset as usize).unwrap_or(0);
             self.add_tiny(field(layout.tiny_alloc_count));
-            self.add(field(layout.large_alloc_count), 0);
-            self.bytes = self.bytes.wrapping_add(field(layout.large_alloc));
-            for (class, size) in (0..).zip(CLASS_TO_SIZE) {
+            self.add_large(field(layout.large_alloc_count), field(layout.large_alloc));
+            // Class 0 is that of large objects.
+            for (class, size) in (0..).zip(CLASS_TO_SIZE).skip(1) {
                 self.add(field(layout.small_alloc_count + 8 * class), size);
             }
         }
@@ -289,6 +303,13 @@ mod tests {
         memory.write(SPAN + layout.mspan.alloc_count, &30u16.to_le_bytes());
         memory.write(SPAN + layout.mspan.alloc_count_before_cache, &10u16.to_le_bytes());
         memory
+    }
+
+    #[test]
+    fn objects_are_counted_by_slot_size() {
+        let counters = reader().read(&process(103)).expect("counters").value;
+        assert_eq!(counters.by_slot, [(0, 7), (8, 1), (48, 20), (32768, 1)]);
+        assert_eq!(counters.large_bytes, 40960);
     }
 
     fn read(memory: &FakeMemory) -> (u64, u64, usize) {

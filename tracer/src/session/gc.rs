@@ -104,6 +104,7 @@ fn attach(target: &Identity, options: &GcOptions) -> Result<LiveSource> {
         bpf_log: options.bpf_log,
         method: Method::Auto,
         baseline: false,
+        gated: false,
     })
 }
 

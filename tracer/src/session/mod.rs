@@ -1,5 +1,6 @@
 //! The loop that moves events from a source to a capture file and a model (tier 6).
 
+mod burst;
 mod enrich;
 mod gc;
 mod judge;

@@ -13,7 +13,7 @@ use crate::event::Cost;
 ///
 /// The target's processor time is that of its CPU clock, which counts nanoseconds: those
 /// in `/proc/PID/stat` are of 10 ms, as much as there is between two looks.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Meter {
     clock: ClockId,
     trap_ns: u64,
@@ -28,6 +28,11 @@ impl Meter {
         let clock = clock_getcpuclockid(Pid::from_raw(pid)).map_err(unreadable)?;
         let begin = clock_gettime(clock).map_err(unreadable)?.into();
         Ok(Meter { clock, trap_ns: trap.as_nanos() as u64, begin })
+    }
+
+    /// Nanoseconds that one trap takes.
+    pub(super) fn trap_ns(&self) -> u64 {
+        self.trap_ns
     }
 
     /// The cost so far, when there were so many hits; `None` once the target has ended.

@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 use tracer_common::GcAddresses;
 
+use super::burst::Bursts;
 use super::enrich::Enricher;
 use super::judge::Judge;
 use super::overhead::{Breaker, Meter};
@@ -41,6 +42,8 @@ pub struct Options {
     /// Most that traps may take of the target's processor time, in percent; beyond it the
     /// probes on allocation sites are taken off.
     pub max_overhead: Option<f64>,
+    /// Most that traps of `Mode::Burst` may take of it on average, in percent.
+    pub budget: f64,
 }
 
 /// Which allocations are recorded.
@@ -50,6 +53,8 @@ pub enum Mode {
     Exact,
     /// Those that the runtime's own heap profiler samples.
     Runtime,
+    /// Every one in short windows of time.
+    Burst,
 }
 
 impl Mode {
@@ -57,6 +62,7 @@ impl Mode {
         match self {
             Mode::Exact => "exact",
             Mode::Runtime => "runtime",
+            Mode::Burst => "burst",
         }
     }
 }
@@ -103,7 +109,7 @@ pub async fn record<W: Write>(
     let pid = target.target.pid as i32;
     let memory = LiveMemory::new(pid);
     let (mut plan, sampler) = match options.mode {
-        Mode::Exact => (ProbePlan::of(&target.binary)?, None),
+        Mode::Exact | Mode::Burst => (ProbePlan::of(&target.binary)?, None),
         Mode::Runtime => {
             let sampler = Sampler::new(target, &layout, &memory, options.set_rate)?;
             (ProbePlan::of_sampler(&target.binary)?, Some(sampler))
@@ -119,13 +125,15 @@ pub async fn record<W: Write>(
         ..attach_options(target, &layout, &plan, gc_addresses, options)
     };
     let prepared = Prepared::new(&attach)?;
-    let mut recorder = Recorder::start(target, &layout, &plan, sampler, &memory, writer)?;
+    let mut recorder = Recorder::start(target, &layout, &plan, sampler, &memory, writer, options)?;
     let mut source = prepared.attach()?;
     recorder.set_rate(pid, announce)?;
-    recorder.measure(trap, pid, options.max_overhead)?;
+    recorder.measure(trap, pid, options)?;
     recorder.read_counters()?;
     recorder.follow(target, &layout, &source, options.max_memory).await?;
     ready()?;
+    // Not before a program of ours runs: there is nothing to learn of it.
+    let mut bursts = recorder.start_bursts(&mut source, options.budget)?;
 
     let mut gone = pin!(watch.wait());
     let mut over = pin!(elapsed(options.duration));
@@ -139,6 +147,10 @@ pub async fn record<W: Write>(
                 None => return Err(Error::failed("the eBPF program's events ended unexpectedly")),
             },
             () = until(recorder.judgement_due()) => recorder.judge(&watch)?,
+            ended = ended(&mut bursts) => {
+                bursts = None;
+                ended?;
+            }
             _ = tick.tick() => {
                 recorder.read_counters()?;
                 recorder.tell_cost(&source)?;
@@ -158,10 +170,13 @@ pub async fn record<W: Write>(
             () = until(recorder.look_due()) => {}
         }
         // Whatever it was: while batches keep coming no timer gets its turn.
-        if recorder.look_due().is_some_and(|due| due <= Instant::now()) && recorder.look(&mut source)? {
+        if recorder.look_due().is_some_and(|due| due <= Instant::now())
+            && recorder.look(&mut source, &mut bursts).await?
+        {
             progress(&recorder.state);
         }
     };
+    recorder.end_bursts(&mut source, &mut bursts).await?;
     recorder.read_counters()?;
     recorder.tell_cost(&source)?;
     recorder.check_sampler()?;
@@ -198,6 +213,15 @@ fn attach_options<'a>(
         bpf_log: options.bpf_log,
         method: Method::Auto,
         baseline: false,
+        gated: options.mode == Mode::Burst,
+    }
+}
+
+/// Completes when no window on allocations will be opened any more; never if there are none.
+async fn ended(bursts: &mut Option<Bursts>) -> Result<()> {
+    match bursts {
+        Some(bursts) => bursts.ended().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -253,9 +277,13 @@ impl<'a, W: Write> Recorder<'a, W> {
         sampler: Option<Sampler>,
         memory: &'a LiveMemory,
         writer: Writer<W>,
+        options: &Options,
     ) -> Result<Recorder<'a, W>> {
-        let mode = if sampler.is_some() { Mode::Runtime } else { Mode::Exact };
-        let sampling_rate = sampler.as_ref().map(|sampler| sampler.rate);
+        let start = Start {
+            sampling_rate: sampler.as_ref().map(|sampler| sampler.rate),
+            budget_percent: (options.mode == Mode::Burst).then_some(options.budget),
+            ..start_of(target, options.mode)
+        };
         let mut recorder = Recorder {
             enricher: Enricher::new(target, layout, plan, memory)?,
             memory,
@@ -268,7 +296,7 @@ impl<'a, W: Write> Recorder<'a, W> {
             state: State::default(),
             explanations: Vec::new(),
         };
-        recorder.put(Event::Start(start_of(target, mode, sampling_rate)))?;
+        recorder.put(Event::Start(start))?;
         recorder.put(Event::Sites(plan.sites.iter().map(site_info).collect()))?;
         for note in &plan.notes {
             recorder.put(Event::Note(note.clone()))?;
@@ -310,6 +338,32 @@ impl<'a, W: Write> Recorder<'a, W> {
                 self.put(Event::Follow { max_memory })
             }
             Err(e) => self.put(Event::Note(format!("which objects are alive is unknown: {e}"))),
+        }
+    }
+
+    /// Begins to open windows on allocations, if the source is made for that.
+    fn start_bursts(&self, source: &mut LiveSource, budget_percent: f64) -> Result<Option<Bursts>> {
+        let Some(gate) = source.gate() else { return Ok(None) };
+        let counters = self.counters.clone().ok_or_else(|| {
+            Error::failed("the runtime's counters cannot be found: windows would say nothing of the rest")
+                .hint("record every allocation with --mode exact")
+        })?;
+        let meter = self.meter.ok_or_else(|| Error::failed("what a trap costs is not known"))?;
+        Bursts::start(gate, counters, *self.memory, meter, budget_percent).map(Some)
+    }
+
+    /// Sees to it that no window is open, and that all that were are told.
+    async fn end_bursts(&mut self, source: &mut LiveSource, bursts: &mut Option<Bursts>) -> Result<()> {
+        let Some(mut bursts) = bursts.take() else { return Ok(()) };
+        bursts.stop();
+        loop {
+            tokio::select! {
+                batch = source.recv() => match batch {
+                    Some(batch) => self.take(batch)?,
+                    None => return Ok(()),
+                },
+                ended = bursts.ended() => return ended,
+            }
         }
     }
 
@@ -359,7 +413,8 @@ impl<'a, W: Write> Recorder<'a, W> {
 
     /// Begins to measure what the probes cost, given what one `trap` does, and to hold that
     /// against the limit.
-    fn measure(&mut self, trap: Result<Duration>, pid: i32, limit_percent: Option<f64>) -> Result<()> {
+    fn measure(&mut self, trap: Result<Duration>, pid: i32, options: &Options) -> Result<()> {
+        let limit_percent = options.max_overhead;
         match trap.and_then(|trap| Meter::start(pid, trap)) {
             Ok(meter) => {
                 self.meter = Some(meter);
@@ -367,6 +422,11 @@ impl<'a, W: Write> Recorder<'a, W> {
                     limit_percent.map(|limit| Breaker::new(limit, Instant::now(), Cost::default()));
                 Ok(())
             }
+            Err(e) if options.mode == Mode::Burst => Err(Error::environment(
+                "what a trap costs cannot be measured: there is no keeping to a budget",
+            )
+            .because(e)
+            .hint("record every allocation with --mode exact")),
             Err(e) if limit_percent.is_none() => {
                 self.put(Event::Note(format!("what the probes cost the target is unknown: {e}")))
             }
@@ -391,7 +451,7 @@ impl<'a, W: Write> Recorder<'a, W> {
     }
 
     /// Holds the cost against the limit; true if it was too much.
-    fn look(&mut self, source: &mut LiveSource) -> Result<bool> {
+    async fn look(&mut self, source: &mut LiveSource, bursts: &mut Option<Bursts>) -> Result<bool> {
         let Some(mut breaker) = self.breaker.take() else { return Ok(false) };
         // A target that has ended has no more to lose.
         let Some(cost) = self.cost(source)? else { return Ok(false) };
@@ -404,6 +464,7 @@ impl<'a, W: Write> Recorder<'a, W> {
         // that of the time until now.
         self.read_counters()?;
         self.counters = None;
+        self.end_bursts(source, bursts).await?;
         source.detach_allocations();
         self.restore_rate()?;
         self.put(Event::Tripped(Tripped { time_ns: monotonic_ns(), overhead_percent, limit_percent }))?;
@@ -536,14 +597,14 @@ fn alive(bucket: &Bucket, rate: i64) -> Option<BaselineRow> {
     })
 }
 
-fn start_of(target: &Identity, mode: Mode, sampling_rate: Option<u64>) -> Start {
+fn start_of(target: &Identity, mode: Mode) -> Start {
     Start {
         heaptap_version: env!("CARGO_PKG_VERSION").into(),
         time_ns: monotonic_ns(),
         unix_ns: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64),
         mode: mode.name().into(),
-        sampling_rate,
         target: target.target.clone(),
+        ..Start::default()
     }
 }
 

@@ -1,17 +1,26 @@
-//! Objects counted together: those one call allocated in one GC epoch.
+//! Objects counted together: those one call allocated in one GC epoch and, where objects
+//! are seen in windows only, one window.
 //!
 //! A page knows its cohorts by number, and all that is known of an object besides its
 //! address stands there.
 
-/// Living objects of one call and epoch.
+/// Living objects of one call, epoch and window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Cohort {
     /// Index of the call.
     pub(super) call: u32,
     pub(super) epoch: u32,
+    /// Counted from 0.
+    pub(super) window: u32,
     pub(super) objects: u64,
     /// Of their slots.
     pub(super) bytes: u64,
+}
+
+impl Cohort {
+    fn is_of(&self, epoch: u32, window: u32) -> bool {
+        self.epoch == epoch && self.window == window
+    }
 }
 
 /// All cohorts. Places of dead ones are used again.
@@ -21,12 +30,37 @@ pub(super) struct Cohorts {
     free: Vec<u32>,
     /// By call: the cohort of its latest allocation.
     latest: Vec<Option<u32>>,
+    /// What each object of a window stands for, of those that have ended; `None`: each for
+    /// itself, as there are no windows.
+    weights: Option<Vec<f64>>,
 }
 
 /// They are numbered by 32 bits.
 const MAX: usize = u32::MAX as usize;
 
 impl Cohorts {
+    /// In windows each of which has a weight, or without.
+    pub(super) fn new(in_windows: bool) -> Cohorts {
+        Cohorts { weights: in_windows.then(Vec::new), ..Cohorts::default() }
+    }
+
+    /// The window under way has ended.
+    pub(super) fn window_ended(&mut self, weight: f64) {
+        if let Some(weights) = &mut self.weights {
+            weights.push(weight);
+        }
+    }
+
+    fn window(&self) -> u32 {
+        self.weights.as_ref().map_or(0, |weights| weights.len() as u32)
+    }
+
+    /// How many objects each of a cohort stands for: none, while that is not known.
+    pub(super) fn weight(&self, cohort: &Cohort) -> f64 {
+        let Some(weights) = &self.weights else { return 1.0 };
+        weights.get(cohort.window as usize).copied().unwrap_or(0.0)
+    }
+
     /// The cohort that an object now belongs to; `None`: there are too many.
     pub(super) fn join(&mut self, call: u32, epoch: u32, bytes: u64) -> Option<u32> {
         let index = call as usize;
@@ -35,7 +69,7 @@ impl Cohorts {
         }
         let latest = self.latest[index];
         let id = match latest {
-            Some(id) if self.all[id as usize].epoch == epoch => id,
+            Some(id) if self.all[id as usize].is_of(epoch, self.window()) => id,
             _ => self.found(call, epoch)?,
         };
         let cohort = &mut self.all[id as usize];
@@ -45,7 +79,7 @@ impl Cohorts {
     }
 
     fn found(&mut self, call: u32, epoch: u32) -> Option<u32> {
-        let new = Cohort { call, epoch, objects: 0, bytes: 0 };
+        let new = Cohort { call, epoch, window: self.window(), objects: 0, bytes: 0 };
         // The one it follows was kept while it was the latest, whoever was left in it.
         if let Some(old) = self.latest[call as usize]
             && self.all[old as usize].objects == 0
@@ -94,5 +128,6 @@ impl Cohorts {
         size_of::<Cohort>() * self.all.capacity()
             + size_of::<u32>() * self.free.capacity()
             + size_of::<Option<u32>>() * self.latest.capacity()
+            + self.weights.as_ref().map_or(0, |weights| size_of::<f64>() * weights.capacity())
     }
 }

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 
-use cohorts::Cohorts;
+use cohorts::{Cohort, Cohorts};
 pub use growth::Growth;
 use growth::History;
 pub use page::Fate;
@@ -88,18 +88,25 @@ pub struct Live {
 impl Live {
     /// Follows objects in at most `max_memory` bytes; what cannot be followed in these is
     /// sampled, those calls first that have most objects.
-    pub(super) fn new(max_memory: u64) -> Live {
+    ///
+    /// `in_windows`: objects are seen in windows, and each counts as the weight of its own.
+    pub(super) fn new(max_memory: u64, in_windows: bool) -> Live {
         let max_memory = usize::try_from(max_memory).unwrap_or(usize::MAX);
         Live {
             pages: PageTable::default(),
             page_memory: 0,
-            population: Population::default(),
+            population: Population { cohorts: Cohorts::new(in_windows), ..Population::default() },
             history: History::default(),
             judged: None,
             unslotted: 0,
             max_memory,
             thin_at: max_memory,
         }
+    }
+
+    /// The window under way has ended, each of whose objects stands for so many.
+    pub(super) fn window_ended(&mut self, weight: f64) {
+        self.population.cohorts.window_ended(weight);
     }
 
     /// An object of the call with this index.
@@ -220,12 +227,12 @@ impl Live {
         let mut survivors: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
         let mut bytes: Vec<u64> = Vec::new();
         for cohort in self.population.cohorts.iter().filter(|cohort| cohort.epoch < epoch) {
-            let level = self.population.level(cohort.call);
+            let (more_objects, more_bytes) = self.population.count(cohort);
             let of_call = of_call(&mut bytes, cohort.call);
-            *of_call = of_call.wrapping_add(cohort.bytes << level);
+            *of_call = of_call.wrapping_add(more_bytes);
             let (objects, total) = survivors.entry(group(cohort.call)).or_default();
-            *total = total.wrapping_add(cohort.bytes << level);
-            *objects = objects.wrapping_add(cohort.objects << level);
+            *total = total.wrapping_add(more_bytes);
+            *objects = objects.wrapping_add(more_objects);
         }
         self.history.add(epoch, time_ns, &bytes);
         survivors
@@ -242,8 +249,7 @@ impl Live {
         let judged = self.judged.unwrap_or(0);
         let mut calls: HashMap<u32, Alive> = HashMap::new();
         for cohort in self.population.cohorts.iter() {
-            let level = self.population.level(cohort.call);
-            let (objects, bytes) = (cohort.objects << level, cohort.bytes << level);
+            let (objects, bytes) = self.population.count(cohort);
             let alive = calls.entry(cohort.call).or_default();
             if cohort.epoch < judged {
                 alive.objects = alive.objects.wrapping_add(objects);
@@ -258,7 +264,22 @@ impl Live {
         calls
     }
 
-    /// What of a call's objects has died.
+    /// Of each call how many objects are alive of which window, by its index and the
+    /// window's, counted from 0.
+    pub fn alive_by_window(&self) -> HashMap<u32, Vec<(u32, u64)>> {
+        let judged = self.judged.unwrap_or(0);
+        let mut calls: HashMap<u32, Vec<(u32, u64)>> = HashMap::new();
+        for cohort in self.population.cohorts.iter().filter(|cohort| cohort.epoch < judged) {
+            let (objects, _) = self.population.count(cohort);
+            calls.entry(cohort.call).or_default().push((cohort.window, objects));
+        }
+        // The places of cohorts have no meaning, but sums of fractions depend on their order.
+        calls.values_mut().for_each(|windows| windows.sort_unstable());
+        calls
+    }
+
+    /// What of a call's objects has died: of those that were seen, also where each stands
+    /// for more.
     pub fn died(&self, call: u32) -> Died {
         self.population.died.get(call as usize).copied().unwrap_or_default()
     }
@@ -385,6 +406,16 @@ struct Population {
 impl Population {
     fn level(&self, call: u32) -> u32 {
         self.levels.get(call as usize).copied().unwrap_or(0)
+    }
+
+    /// How many objects and bytes a cohort stands for.
+    fn count(&self, cohort: &Cohort) -> (u64, u64) {
+        let (level, weight) = (self.level(cohort.call), self.cohorts.weight(cohort));
+        let weighed = |amount: u64| match weight {
+            1.0 => amount << level,
+            weight => ((amount << level) as f64 * weight).round() as u64,
+        };
+        (weighed(cohort.objects), weighed(cohort.bytes))
     }
 
     /// Counts an object as dead that was judged at the beginning of `epoch`, or replaced in

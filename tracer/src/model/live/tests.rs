@@ -96,7 +96,7 @@ proptest! {
     #[test]
     fn what_lives_is_known_after_each_cycle(steps in prop::collection::vec(step(), 0..400)) {
         let mut heap = Heap::default();
-        let mut live = Live::new(u64::MAX);
+        let mut live = Live::new(u64::MAX, false);
         let (mut born, mut missed) = (0_u64, false);
         for step in steps {
             match step {
@@ -137,7 +137,7 @@ proptest! {
     fn hostile_events_do_no_harm(
         events in prop::collection::vec((any::<u64>(), any::<u64>(), any::<u32>(), 0..5_u8), 0..300)
     ) {
-        let mut live = Live::new(20_000);
+        let mut live = Live::new(20_000, false);
         for (a, b, c, kind) in events {
             match kind {
                 0 => live.deaths(c, &[a, b, a]),
@@ -167,7 +167,7 @@ fn fill(live: &mut Live, objects: u64, size: u64) {
 #[test]
 fn ten_million_objects_take_at_most_eight_bytes_each() {
     for (size, objects) in [(16, 1_000_000), (48, 10_000_000), (128, 1_000_000)] {
-        let mut live = Live::new(u64::MAX);
+        let mut live = Live::new(u64::MAX, false);
         fill(&mut live, objects, size);
         assert_eq!(live.objects(), objects);
         assert!(live.memory() as u64 <= 8 * objects, "{size} B: {}", live.memory());
@@ -176,7 +176,7 @@ fn ten_million_objects_take_at_most_eight_bytes_each() {
 
 #[test]
 fn beyond_the_limit_the_busiest_calls_are_sampled() {
-    let mut live = Live::new(2 << 20);
+    let mut live = Live::new(2 << 20, false);
     fill(&mut live, 1_000_000, 64);
     assert!(live.of_objects() <= 2 << 20, "{}", live.of_objects());
     let (calls, rarest) = live.sampled().expect("sampled");
@@ -192,7 +192,7 @@ fn beyond_the_limit_the_busiest_calls_are_sampled() {
 
 #[test]
 fn tiny_objects_share_the_fate_of_their_block() {
-    let mut live = Live::new(u64::MAX);
+    let mut live = Live::new(u64::MAX, false);
     let block = base(1);
     live.born(0, &Alloc { ptr: block, slot: 16, ..Alloc::default() });
     for offset in [4, 8, 12] {
@@ -206,7 +206,7 @@ fn tiny_objects_share_the_fate_of_their_block() {
 
 #[test]
 fn a_new_object_proves_the_old_one_dead() {
-    let mut live = Live::new(u64::MAX);
+    let mut live = Live::new(u64::MAX, false);
     live.born(0, &alloc(2, 0, 0));
     live.born(1, &alloc(2, 0, 2));
     assert_eq!((live.died(0).objects, live.died(0).after[1]), (1, 1));
@@ -218,7 +218,7 @@ fn a_new_object_proves_the_old_one_dead() {
 
 #[test]
 fn an_object_as_young_as_the_epoch_is_not_judged() {
-    let mut live = Live::new(u64::MAX);
+    let mut live = Live::new(u64::MAX, false);
     live.born(0, &alloc(2, 0, 1));
     assert!(live.dead(1, |_| Fate::Gone).is_empty());
     live.deaths(1, &[base(2)]);

@@ -10,7 +10,7 @@ use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink,
 use super::object::{Form, Program, uprobe};
 use super::{AttachOptions, uprobe_multi};
 use crate::base::{Error, Result};
-use crate::plan::{Purpose, Site};
+use crate::plan::{ProbePlan, Purpose, Site};
 
 /// What keeps the probes in place; dropping it removes them.
 #[derive(Debug, Default)]
@@ -47,39 +47,60 @@ fn remove(links: impl Iterator<Item = Link>) {
     });
 }
 
-/// Places the probes, as the program was loaded for. Those on allocation sites come last:
-/// what they see is then already told apart by GC cycle.
-pub(super) fn attach(program: &mut Program, options: &AttachOptions<'_>) -> Result<Probes> {
-    let is_allocation = |site: &Site| matches!(site.purpose, Purpose::Alloc(_));
-    let others = place(program, options, |site| !is_allocation(site))?;
-    Ok(Probes { allocations: place(program, options, is_allocation)?, others })
+/// Some of a plan's sites: where in the executable, and the cookie of each, its index.
+#[derive(Debug)]
+pub(super) struct Placing {
+    pub(super) offsets: Vec<u64>,
+    pub(super) cookies: Vec<u64>,
 }
 
-/// Places the probes on some of the plan's sites; a probe's cookie is its site's index.
-fn place(
-    program: &mut Program,
-    options: &AttachOptions<'_>,
-    wanted: impl Fn(&Site) -> bool,
-) -> Result<Vec<Link>> {
-    let sites = options.plan.sites.iter().enumerate().filter(|(_, site)| wanted(site));
-    let (cookies, offsets): (Vec<u64>, Vec<u64>) =
-        sites.map(|(index, site)| (index as u64, site.file_offset)).unzip();
+impl Placing {
+    pub(super) fn allocations(plan: &ProbePlan) -> Placing {
+        Placing::of(plan, is_allocation)
+    }
+
+    fn of(plan: &ProbePlan, wanted: impl Fn(&Site) -> bool) -> Placing {
+        let sites = plan.sites.iter().enumerate().filter(|(_, site)| wanted(site));
+        let (cookies, offsets) = sites.map(|(index, site)| (index as u64, site.file_offset)).unzip();
+        Placing { offsets, cookies }
+    }
+}
+
+fn is_allocation(site: &Site) -> bool {
+    matches!(site.purpose, Purpose::Alloc(_))
+}
+
+/// Places the probes, as the program was loaded for. Those on allocation sites come last:
+/// what they see is then already told apart by GC cycle. Gated, they are left to the [`Gate`].
+///
+/// [`Gate`]: super::gate::Gate
+pub(super) fn attach(program: &mut Program, options: &AttachOptions<'_>) -> Result<Probes> {
+    let others = place(program, options, &Placing::of(options.plan, |site| !is_allocation(site)))?;
+    let allocations = match options.gated {
+        true => Vec::new(),
+        false => place(program, options, &Placing::allocations(options.plan))?,
+    };
+    Ok(Probes { allocations, others })
+}
+
+fn place(program: &mut Program, options: &AttachOptions<'_>, sites: &Placing) -> Result<Vec<Link>> {
+    let Placing { offsets, cookies } = sites;
     if offsets.is_empty() {
         return Ok(Vec::new());
     }
     match &program.form {
         Form::Multi(loaded) => {
-            let fd = uprobe_multi::link(loaded, &executable(options.pid), &offsets, &cookies, options.pid)
+            let fd = uprobe_multi::link(loaded, &executable(options.pid), offsets, cookies, options.pid)
                 .map_err(|e| not_attached(options.pid, e))?;
             Ok(vec![Link::Multi { _fd: fd }])
         }
-        Form::Perf => perf(program, options.pid, &offsets, &cookies),
+        Form::Perf => perf(program, options.pid, offsets, cookies),
     }
 }
 
 /// The target's executable by a path that works when the file is deleted or lies in
 /// another mount namespace: the kernel takes the inode behind it.
-fn executable(pid: u32) -> PathBuf {
+pub(super) fn executable(pid: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/exe"))
 }
 
@@ -104,7 +125,7 @@ fn perf(program: &mut Program, pid: u32, offsets: &[u64], cookies: &[u64]) -> Re
 }
 
 /// Why probes could not be placed in the process.
-fn not_attached(pid: u32, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+pub(super) fn not_attached(pid: u32, error: impl std::error::Error + Send + Sync + 'static) -> Error {
     let message = format!("cannot place probes in process {pid}");
     match root_errno(&error) {
         Some(libc::ESRCH | libc::ENOENT) => Error::failed(format!("process {pid} has ended")),

@@ -44,6 +44,7 @@ pub fn trap_cost(method: Method) -> Result<Duration> {
         bpf_log: false,
         method,
         baseline: false,
+        gated: false,
     };
     let without = median_round();
     let mut program = Program::load(&options)?;

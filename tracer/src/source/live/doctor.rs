@@ -154,6 +154,7 @@ fn program() -> Check {
         bpf_log: false,
         method: Method::Auto,
         baseline: false,
+        gated: false,
     };
     match Program::load(&options) {
         Ok(_) => check("eBPF program", Verdict::Ok, "accepted by the kernel", ""),

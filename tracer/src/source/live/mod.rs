@@ -7,17 +7,19 @@
 mod attach;
 mod calibrate;
 pub mod doctor;
+mod gate;
 mod object;
 mod reader;
 mod uprobe_multi;
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc as std_mpsc};
 
 use aya::maps::{Array, Map};
 use tokio::sync::mpsc;
 use tracer_common::{GcAddresses, Sampler};
 
 pub use calibrate::trap_cost;
+pub use gate::{Gate, Hits, InPlace, hurry};
 
 use crate::base::{Error, Result};
 use crate::event::Event;
@@ -47,6 +49,8 @@ pub struct AttachOptions<'a> {
     /// Have the eBPF program use nothing that Linux 5.10 lacks, whatever this kernel has:
     /// no attach cookies (5.15), no windows of the stack (5.12).
     pub baseline: bool,
+    /// Leave allocation sites alone but in windows of time, to be opened by [`LiveSource::gate`].
+    pub gated: bool,
 }
 
 /// Byte offsets in the runtime's structures by which a goroutine's id is found.
@@ -89,6 +93,8 @@ pub struct LiveSource {
     epochs: Map,
     /// The program's map COUNTERS.
     counters: Arc<Map>,
+    /// `None`: not gated, or taken.
+    gate: Option<Gate>,
 }
 
 /// The eBPF program in the kernel, verified: that takes most of the time of attaching.
@@ -117,11 +123,19 @@ impl<'a> Prepared<'a> {
         let Prepared { mut program, options } = self;
         let epochs = reader::take(&mut program.ebpf, "EPOCH")?;
         let counters = Arc::new(reader::take(&mut program.ebpf, "COUNTERS")?);
+        let (fence, fenced) = std_mpsc::channel();
         let (reader, events) =
-            reader::Reader::start(&mut program.ebpf, Arc::clone(&counters), options.bpf_log)?;
+            reader::Reader::start(&mut program.ebpf, Arc::clone(&counters), fenced, options.bpf_log)?;
         let method = program.method();
         let probes = attach::attach(&mut program, &options)?;
-        Ok(LiveSource { method, probes: Some(probes), events, reader, epochs, counters })
+        let gate = match options.gated {
+            true => {
+                let sites = attach::Placing::allocations(options.plan);
+                Some(Gate::new(program, &options, sites, Arc::clone(&counters), fence)?)
+            }
+            false => None,
+        };
+        Ok(LiveSource { method, probes: Some(probes), events, reader, epochs, counters, gate })
     }
 }
 
@@ -165,8 +179,13 @@ impl LiveSource {
     /// # Errors
     /// When the kernel refuses to tell.
     pub fn hits(&self) -> Result<u64> {
-        let counters = reader::counters(&self.counters)?;
-        Ok(counters.iter().fold(0, |sum: u64, cpu| sum.wrapping_add(cpu.hits)))
+        reader::hits(&self.counters)
+    }
+
+    /// What opens windows on allocations; the first time, and if the source is gated. The
+    /// probes it has placed when the source is detached are to be dropped before.
+    pub fn gate(&mut self) -> Option<Gate> {
+        self.gate.take()
     }
 
     /// Samples that the runtime took for another reason than the rate that is recorded, and

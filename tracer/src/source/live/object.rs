@@ -99,6 +99,7 @@ fn create_maps(options: &AttachOptions<'_>, cookies: bool) -> Result<Ebpf> {
     EbpfLoader::new()
         .override_global("COOKIES", &u32::from(cookies), true)
         .override_global("WINDOWS", &u32::from(windows), true)
+        .override_global("GATED", &u32::from(options.gated), true)
         .override_global("G_GOID", &options.goid.g_goid, true)
         .override_global("G_M", &options.goid.g_m, true)
         .override_global("M_CURG", &options.goid.m_curg, true)
@@ -215,9 +216,18 @@ mod tests {
     fn the_object_holds_the_program_and_its_maps() {
         let object = aya_obj::Object::parse(OBJECT).expect("a valid object");
         assert!(object.programs.contains_key(PROGRAM));
-        for map in
-            ["RECIPES", "SITES_BY_IP", "GC_ADDRESSES", "SAMPLER", "EPOCH", "COUNTERS", "EVENTS", "AYA_LOGS"]
-        {
+        for map in [
+            "RECIPES",
+            "SITES_BY_IP",
+            "GC_ADDRESSES",
+            "EPOCH",
+            "SAMPLER",
+            "COUNTERS",
+            "GATE",
+            "PASSED",
+            "EVENTS",
+            "AYA_LOGS",
+        ] {
             assert!(object.maps.contains_key(map), "{map}");
         }
     }

@@ -1,8 +1,8 @@
 //! The thread that drains the ring: decodes records straight from it and sends batches.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,14 @@ const POLL_MS: u8 = 5;
 /// How often the loss counters are looked at.
 const LOSS_INTERVAL: Duration = Duration::from_millis(200);
 
+/// An event that stands behind all records that were in the ring when it was sent.
+#[derive(Debug)]
+pub(super) struct Fenced {
+    pub(super) event: Event,
+    /// Dropped when the event is among those received.
+    pub(super) _added: std_mpsc::SyncSender<()>,
+}
+
 /// The running thread. Dropping it ends it, once the ring is drained or the receiver
 /// of the events is gone.
 #[derive(Debug)]
@@ -43,12 +51,14 @@ impl Reader {
     pub(super) fn start(
         ebpf: &mut Ebpf,
         counters: Arc<Map>,
+        fenced: std_mpsc::Receiver<Fenced>,
         bpf_log: bool,
     ) -> Result<(Reader, mpsc::Receiver<Vec<Event>>)> {
         let (sender, receiver) = mpsc::channel(BATCHES);
         let drain = Drain {
             ring: take(ebpf, "EVENTS")?.try_into().map_err(map_error)?,
             loss: Loss::new(counters),
+            fenced,
             logger: bpf_log.then(|| EbpfLogger::init(ebpf).ok()).flatten(),
             sender,
         };
@@ -87,6 +97,11 @@ pub(super) fn counters(map: &Map) -> Result<PerCpuValues<Counters>> {
     PerCpuArray::try_from(map).and_then(|counters| counters.get(&0, 0)).map_err(map_error)
 }
 
+/// Traps of any site so far, on all CPUs.
+pub(super) fn hits(map: &Map) -> Result<u64> {
+    Ok(counters(map)?.iter().fold(0, |sum: u64, cpu| sum.wrapping_add(cpu.hits)))
+}
+
 fn thread_error(error: io::Error) -> Error {
     Error::environment("cannot start the thread that reads the ring").because(error)
 }
@@ -103,17 +118,23 @@ fn poller(ring: &RingBuf<MapData>) -> nix::Result<Epoll> {
 struct Drain {
     ring: RingBuf<MapData>,
     loss: Loss,
+    fenced: std_mpsc::Receiver<Fenced>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     sender: mpsc::Sender<Vec<Event>>,
 }
 
 impl Drain {
     fn run(mut self, poller: &Epoll, finish: &AtomicBool) {
+        let mut waiting: Vec<Fenced> = Vec::new();
         loop {
             // Before draining: what the probes sent until then is in the ring.
             let finishing = finish.load(Ordering::Acquire);
+            waiting.extend(self.fenced.try_iter());
             let mut batch = self.batch();
             let more = batch.len() >= BATCH;
+            if !more {
+                batch.extend(waiting.drain(..).map(|fenced| fenced.event));
+            }
             let last = finishing && !more;
             self.loss.report(last, &mut batch);
             if let Some(logger) = &mut self.logger {

@@ -1,0 +1,347 @@
+//! Estimates from objects that were seen in windows of time, and how far they may be off.
+//!
+//! Each window gives an estimate of the objects that a call allocated in the segment of
+//! time which the window was placed in at random (`Event::Window`). Their sums over windows
+//! are calibrated by size class: of the objects of a class the runtime's own counters tell
+//! how many there were, and a call gets the share of these that its sum has in that of all
+//! calls of its class. That is a ratio estimator with windows, or batches of them, as
+//! clusters. Its variance is that of its linear part, the residuals z - R c, where z is what
+//! a batch tells of a call, c the same of its class, and R the ratio of their sums (Cochran,
+//! Sampling Techniques, 1977, sections 6.3 and 9A.1).
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
+
+use crate::event::UNKNOWN_SLOT;
+use crate::model::{State, Windows};
+
+/// How objects were chosen by windows of time.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct WindowSampling {
+    /// Most that traps were to take of the target's processor time.
+    pub budget_percent: f64,
+    pub windows: u64,
+    /// Share of the capture for which windows were open.
+    pub open_percent: f64,
+    /// Bytes that the runtime counted of size classes of which no window has seen any
+    /// object: they are in no site. `None`: the counters were not read twice.
+    pub unattributed_bytes: Option<u64>,
+}
+
+impl WindowSampling {
+    /// `None`: objects were not seen in windows.
+    pub(super) fn of(state: &State) -> Option<WindowSampling> {
+        let estimates = Estimates::of(state)?;
+        let start = state.start.as_ref()?;
+        let end_ns = state.end.map_or(state.latest_ns, |end| end.time_ns);
+        let length_ns = end_ns.saturating_sub(start.time_ns).max(1);
+        let windows = estimates.windows;
+        Some(WindowSampling {
+            budget_percent: start.budget_percent?,
+            windows: windows.count(),
+            open_percent: 100.0 * (windows.open_ns() as f64 / length_ns as f64).min(1.0),
+            unattributed_bytes: estimates.unattributed_bytes(),
+        })
+    }
+}
+
+/// Objects that the runtime counts together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    /// In slots of this size, 0 being that of tiny objects which fit an existing block.
+    Slot(u64),
+    /// Large ones, of which it is bytes that are counted.
+    Large,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// The largest slot of a size class; above it each object has pages of its own
+/// (runtime/sizeclasses.go).
+const MAX_SMALL: u64 = 32_768;
+
+impl Class {
+    fn of(slot: u64) -> Class {
+        match slot {
+            UNKNOWN_SLOT => Class::Unknown,
+            0..=MAX_SMALL => Class::Slot(slot),
+            _ => Class::Large,
+        }
+    }
+
+    /// Bytes of what the runtime counts one of.
+    fn bytes(self) -> f64 {
+        match self {
+            Class::Slot(slot) => slot as f64,
+            Class::Large => 1.0,
+            Class::Unknown => 0.0,
+        }
+    }
+}
+
+/// An object in a slot of this size is so many of what the runtime counts of its class.
+fn unit(slot: u64) -> f64 {
+    if Class::of(slot) == Class::Large { slot as f64 } else { 1.0 }
+}
+
+/// Estimates by the windows of a capture.
+#[derive(Debug)]
+pub(super) struct Estimates<'a> {
+    windows: &'a Windows,
+    /// By the index of the call: batches, and what each tells.
+    calls: HashMap<u32, Vec<(usize, f64)>>,
+    classes: BTreeMap<Class, OfClass>,
+}
+
+/// What is known of a size class, in what the runtime counts of it.
+#[derive(Debug, Default)]
+struct OfClass {
+    /// What each batch tells, and their sum.
+    batches: Vec<f64>,
+    seen: f64,
+    /// What the runtime counted; `None`: not known.
+    counted: Option<f64>,
+}
+
+impl OfClass {
+    /// What each of those seen stands for.
+    fn calibration(&self) -> f64 {
+        match self.counted {
+            Some(counted) if self.seen > 0.0 => counted / self.seen,
+            _ => 1.0,
+        }
+    }
+}
+
+impl<'a> Estimates<'a> {
+    /// `None`: objects were not seen in windows.
+    pub(super) fn of(state: &'a State) -> Option<Estimates<'a>> {
+        let windows = state.windows.as_ref()?;
+        let slots: HashMap<u32, u64> =
+            state.calls.iter().map(|sums| (sums.index, sums.call.sampled_slot)).collect();
+        let mut calls: HashMap<u32, Vec<(usize, f64)>> = HashMap::new();
+        let mut classes: BTreeMap<Class, OfClass> = BTreeMap::new();
+        for (class, counted) in counted(state).unwrap_or_default() {
+            classes.entry(class).or_default().counted = Some(counted);
+        }
+        for (number, batch) in windows.batches().iter().enumerate() {
+            for &(call, objects) in batch {
+                let slot = slots.get(&call).copied().unwrap_or(UNKNOWN_SLOT);
+                let class = classes.entry(Class::of(slot)).or_default();
+                class.batches.resize(windows.batches().len(), 0.0);
+                class.batches[number] += objects * unit(slot);
+                class.seen += objects * unit(slot);
+                calls.entry(call).or_default().push((number, objects));
+            }
+        }
+        Some(Estimates { windows, calls, classes })
+    }
+
+    /// What a weighted object in a slot of this size stands for.
+    pub(super) fn calibration(&self, slot: u64) -> f64 {
+        self.classes.get(&Class::of(slot)).map_or(1.0, OfClass::calibration)
+    }
+
+    /// Objects that the call with this index allocated.
+    pub(super) fn objects(&self, call: u32, slot: u64) -> f64 {
+        let told = self.calls.get(&call).into_iter().flatten();
+        told.map(|(_, objects)| objects).sum::<f64>() * self.calibration(slot)
+    }
+
+    /// How far the bytes that some calls allocated may be off, given the size of their slots.
+    pub(super) fn deviation(&self, calls: impl Iterator<Item = (u32, u64)>) -> f64 {
+        let told = calls.flat_map(|(call, slot)| {
+            let batches = self.calls.get(&call).into_iter().flatten();
+            batches.map(move |&(batch, objects)| (slot, batch, objects))
+        });
+        self.deviation_of(told)
+    }
+
+    /// The standard deviation of an estimate of bytes, given of which slot size which batch
+    /// has told of how many objects.
+    pub(super) fn deviation_of(&self, told: impl Iterator<Item = (u64, usize, f64)>) -> f64 {
+        let mut residuals = vec![0.0; self.windows.batches().len()];
+        let mut sums: BTreeMap<Class, f64> = BTreeMap::new();
+        for (slot, batch, objects) in told {
+            let (class, z) = (Class::of(slot), objects * unit(slot));
+            let Some(residual) = residuals.get_mut(batch) else { continue };
+            *residual += z * self.calibration(slot) * class.bytes();
+            *sums.entry(class).or_default() += z;
+        }
+        for (class, sum) in sums {
+            let Some(of_class) = self.classes.get(&class) else { continue };
+            let scale = of_class.calibration() * class.bytes();
+            match of_class.counted {
+                Some(_) if of_class.seen > 0.0 => {
+                    for (residual, c) in residuals.iter_mut().zip(&of_class.batches) {
+                        *residual -= sum / of_class.seen * c * scale;
+                    }
+                }
+                // Without a total it is the mean that is estimated.
+                _ => {
+                    let mean = sum * scale / residuals.len() as f64;
+                    residuals.iter_mut().for_each(|residual| *residual -= mean);
+                }
+            }
+        }
+        let batches = residuals.len() as f64;
+        let squares: f64 = residuals.iter().map(|residual| residual * residual).sum();
+        (squares * batches / (batches - 1.0).max(1.0)).sqrt()
+    }
+
+    /// The batch that a window is in.
+    pub(super) fn batch_of(&self, window: u32) -> usize {
+        self.windows.batch_of(window)
+    }
+
+    /// To how many standard deviations a 95% confidence interval reaches on each side.
+    pub(super) fn quantile(&self) -> f64 {
+        student_t(self.windows.batches().len().saturating_sub(1))
+    }
+
+    fn unattributed_bytes(&self) -> Option<u64> {
+        let mut known = false;
+        let mut bytes = 0.0;
+        for (class, of_class) in &self.classes {
+            known |= of_class.counted.is_some();
+            if of_class.seen == 0.0 {
+                bytes += of_class.counted.unwrap_or(0.0) * class.bytes();
+            }
+        }
+        known.then_some(bytes as u64)
+    }
+}
+
+/// What the runtime counted between the readings of its counters, by class. `None`: they
+/// were not read twice.
+fn counted(state: &State) -> Option<BTreeMap<Class, f64>> {
+    let (first, last) = state.counters.as_ref()?;
+    if first.end_ns >= last.begin_ns {
+        return None;
+    }
+    let before: BTreeMap<u64, u64> = first.by_slot.iter().copied().collect();
+    let since = |&(slot, objects): &(u64, u64)| {
+        let before = before.get(&slot).copied().unwrap_or(0);
+        (Class::Slot(slot), objects.saturating_sub(before) as f64)
+    };
+    let mut counted: BTreeMap<Class, f64> = last.by_slot.iter().map(since).collect();
+    counted.insert(Class::Large, last.large_bytes.saturating_sub(first.large_bytes) as f64);
+    Some(counted)
+}
+
+/// 97.5% of Student's distribution with 1, 2, … degrees of freedom lie below these.
+const STUDENT_T: [f64; 10] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
+
+/// The same for any number of degrees of freedom: without any, as with one.
+fn student_t(freedom: usize) -> f64 {
+    STUDENT_T.get(freedom.saturating_sub(1)).copied().unwrap_or_else(|| {
+        // The first terms of the expansion around the normal distribution's (Abramowitz and
+        // Stegun, 26.7.5).
+        let (z, v) = (1.959_964_f64, freedom as f64);
+        z + (z.powi(3) + z) / (4.0 * v) + (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * v * v)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Alloc, Counters, Event, StackId, Start, Window};
+
+    /// A capture of windows of a program with two calls of one size class, whose shares change
+    /// all the time.
+    struct Simulated {
+        state: State,
+        /// Objects that each call has made.
+        made: [u64; 2],
+    }
+
+    const SLOT: u64 = 48;
+
+    impl Simulated {
+        fn start() -> Simulated {
+            let mut state = State::default();
+            state.apply(&Event::Start(Start { budget_percent: Some(1.0), ..Start::default() }));
+            state.apply(&Event::Counters(Counters::default()));
+            Simulated { state, made: [0; 2] }
+        }
+
+        fn see(&mut self, call: usize, slot: u64) {
+            let stack = StackId(call as u64);
+            self.state.apply(&Event::Alloc(Alloc { stack, slot, ..Alloc::default() }));
+        }
+
+        fn window(&mut self, random: &mut fastrand::Rng) {
+            let all = random.u64(500..20_000);
+            let first = all * 2 / 5;
+            self.made = [self.made[0] + first, self.made[1] + all - first];
+            let seen = random.u64(20..60);
+            let share = 0.1 + 0.6 * random.f64();
+            for _ in 0..seen {
+                self.see(usize::from(random.f64() >= share), SLOT);
+            }
+            // Weights are known as well as rates are.
+            let weight = all as f64 / seen as f64 * (0.8 + 0.4 * random.f64());
+            self.state.apply(&Event::Window(Window { begin_ns: 0, end_ns: 1, objects: seen, weight }));
+        }
+
+        /// The estimate of the objects of the first call, and how far it may be off.
+        fn end(&mut self) -> (f64, f64) {
+            let by_slot = vec![(SLOT, self.made[0] + self.made[1]), (96, 10)];
+            let counters =
+                Counters { begin_ns: 5, end_ns: 6, by_slot, large_bytes: 8, ..Counters::default() };
+            self.state.apply(&Event::Counters(counters));
+            let estimates = Estimates::of(&self.state).expect("windows");
+            let first = self.state.calls.iter().find(|sums| sums.call.stack == StackId(0));
+            let call = first.map_or(u32::MAX, |sums| sums.index);
+            let deviation = estimates.deviation([(call, SLOT)].into_iter()) / SLOT as f64;
+            (estimates.objects(call, SLOT), deviation * estimates.quantile())
+        }
+    }
+
+    #[test]
+    fn estimates_have_no_bias_and_their_intervals_hold() {
+        const TRIALS: u32 = 1000;
+        let mut random = fastrand::Rng::with_seed(11);
+        for windows in [6, 30] {
+            let (mut within, mut sum, mut squares) = (0, 0.0, 0.0);
+            for _ in 0..TRIALS {
+                let mut simulated = Simulated::start();
+                (0..windows).for_each(|_| simulated.window(&mut random));
+                let (estimate, error) = simulated.end();
+                let off = estimate / simulated.made[0] as f64 - 1.0;
+                within += u32::from(off.abs() * simulated.made[0] as f64 <= error);
+                (sum, squares) = (sum + off, squares + off * off);
+            }
+            let trials = f64::from(TRIALS);
+            let (bias, deviation) = (sum / trials, (squares / trials).sqrt());
+            // Ratio estimators have a bias that falls with the number of clusters.
+            let most = 0.1 / f64::from(windows) + 3.0 * deviation / trials.sqrt();
+            assert!(bias.abs() < most, "{windows} windows: bias {bias}");
+            assert!((0.90..0.99).contains(&(f64::from(within) / trials)), "{windows} windows: {within}");
+        }
+    }
+
+    #[test]
+    fn all_of_a_class_is_what_the_runtime_counted() {
+        let mut random = fastrand::Rng::with_seed(3);
+        let mut simulated = Simulated::start();
+        (0..5).for_each(|_| simulated.window(&mut random));
+        simulated.end();
+        let estimates = Estimates::of(&simulated.state).expect("windows");
+        let calls: Vec<(u32, u64)> = simulated.state.calls.iter().map(|sums| (sums.index, SLOT)).collect();
+        let all: f64 = calls.iter().map(|&(call, slot)| estimates.objects(call, slot)).sum();
+        assert!((all - (simulated.made[0] + simulated.made[1]) as f64).abs() < 1e-6, "{all}");
+        assert!(estimates.deviation(calls.into_iter()) < 1e-3, "there is nothing to be wrong about");
+        // Of 96 bytes and of large ones none was seen.
+        let sampling = WindowSampling::of(&simulated.state).expect("windows");
+        assert_eq!((sampling.windows, sampling.unattributed_bytes), (5, Some(968)));
+    }
+
+    #[test]
+    fn students_distribution_becomes_the_normal_one() {
+        for (freedom, t) in [(0, 12.706), (1, 12.706), (10, 2.228), (11, 2.201), (30, 2.042), (511, 1.965)] {
+            assert!((student_t(freedom) - t).abs() < 0.003, "{freedom}: {}", student_t(freedom));
+        }
+    }
+}

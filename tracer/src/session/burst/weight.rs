@@ -1,0 +1,140 @@
+//! How many objects one that was seen in a window stands for.
+
+use crate::event::Cost;
+
+/// What was seen of a window.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Observed {
+    pub(super) begin_ns: u64,
+    /// When it was shut, or had used up its allowance.
+    pub(super) end_ns: u64,
+    pub(super) objects: u64,
+    /// At its beginning, and when it was found to be at its end.
+    pub(super) before: Cost,
+    pub(super) after: Cost,
+}
+
+/// Share of the target's processor time in a window up to which that share tells well
+/// enough how much slower than else the target was.
+const SLIGHTLY_SLOWED: f64 = 0.25;
+
+/// Share of the measured cost of a trap that the traps of a window have had at least.
+const SURE: f64 = 0.75;
+
+impl Observed {
+    /// Share of the target's processor time that traps took in the window, by what one
+    /// takes on average.
+    pub(super) fn traps(&self, trap_ns: u64) -> f64 {
+        let cpu_ns = self.after.cpu_ns.saturating_sub(self.before.cpu_ns);
+        let hits = self.after.hits.saturating_sub(self.before.hits);
+        if hits == 0 { 0.0 } else { (hits as f64 * trap_ns as f64 / cpu_ns.max(1) as f64).min(1.0) }
+    }
+
+    /// How many objects each one seen stands for: of those that were allocated in the
+    /// segment that the window lies in, were all of it like the window.
+    ///
+    /// Where traps took little of the target's time, it is the length of the segment over
+    /// that of the window without the traps. Else that would be the difference of two about
+    /// equal numbers, and the target's own `rates` around the window, objects a nanosecond,
+    /// tell better what it would have done, if it still did the same: never less than it
+    /// did between the traps, even if these took only `SURE` of what they are said to take.
+    pub(super) fn weight(&self, segment_ns: u64, trap_ns: u64, rates: impl Iterator<Item = f64>) -> f64 {
+        let traps = self.traps(trap_ns);
+        let (sum, count) = rates.fold((0.0, 0.0), |(sum, count), rate| (sum + rate, count + 1.0));
+        if self.objects == 0 {
+            return 0.0;
+        }
+        let open_ns = self.end_ns.saturating_sub(self.begin_ns).max(1) as f64;
+        let by_time = |traps: f64| segment_ns as f64 / (open_ns * (1.0 - traps));
+        if traps <= SLIGHTLY_SLOWED {
+            return by_time(traps);
+        }
+        let by_rate = if count > 0.0 { sum / count * segment_ns as f64 / self.objects as f64 } else { 0.0 };
+        by_rate.max(by_time(traps * SURE))
+    }
+}
+
+/// The runtime's counter of objects at some time, and the traps by then.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reading {
+    pub(super) time_ns: u64,
+    pub(super) objects: u64,
+    pub(super) hits: u64,
+}
+
+/// Readings this far from the first one still tell of it.
+const NEAR_NS: u64 = 10_000_000;
+
+/// Objects a nanosecond that the target allocates while no allocation traps, near the first
+/// such readings; these may go forward or back in time. `None`: there is no telling.
+pub(super) fn rate<'a>(readings: impl Iterator<Item = &'a Reading>) -> Option<f64> {
+    let readings: Vec<&Reading> = readings.collect();
+    let mut first = None;
+    let (mut objects, mut time_ns) = (0, 0);
+    for pair in readings.windows(2) {
+        let [a, b] = pair else { continue };
+        let made = a.objects.abs_diff(b.objects);
+        // Each object is a trap while probes are in place; of others there are few.
+        if a.hits.abs_diff(b.hits) > made / 2 {
+            continue;
+        }
+        if a.time_ns.abs_diff(*first.get_or_insert(a.time_ns)) >= NEAR_NS {
+            break;
+        }
+        objects += made;
+        time_ns += a.time_ns.abs_diff(b.time_ns);
+    }
+    (time_ns > 0).then(|| objects as f64 / time_ns as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRAP_NS: u64 = 1000;
+
+    /// A window of 2 ms of one CPU in which so many objects were seen.
+    fn observed(objects: u64) -> Observed {
+        let before = Cost { hits: 50, trap_ns: TRAP_NS, cpu_ns: 10_000_000 };
+        let after = Cost { hits: 50 + objects, cpu_ns: before.cpu_ns + 2_000_000, ..before };
+        Observed { begin_ns: 5_000_000, end_ns: 7_000_000, objects, before, after }
+    }
+
+    #[test]
+    fn a_window_that_hardly_slows_is_weighted_by_its_length() {
+        let rates = || [1.0].into_iter();
+        assert_eq!(observed(0).weight(200_000_000, TRAP_NS, rates()), 0.0);
+        let weight = observed(20).weight(200_000_000, TRAP_NS, rates());
+        assert!((weight - 101.0).abs() < 0.1, "{weight}");
+        // A fifth of the time went to the traps.
+        let weight = observed(400).weight(200_000_000, TRAP_NS, rates());
+        assert!((weight - 125.0).abs() < 1e-9, "{weight}");
+    }
+
+    #[test]
+    fn a_window_that_slows_is_weighted_by_the_targets_own_rate() {
+        // Twenty objects a microsecond before, ten after: three million in the segment.
+        let weight = observed(1900).weight(200_000_000, TRAP_NS, [0.02, 0.01].into_iter());
+        assert!((weight - 3e6 / 1900.0).abs() < 1e-9, "{weight}");
+        let nothing_known = observed(1900).weight(200_000_000, TRAP_NS, [].into_iter());
+        assert!((nothing_known - 100.0 / (1.0 - 0.95 * SURE)).abs() < 1e-6, "{nothing_known}");
+        // It had stopped by then.
+        assert_eq!(observed(1900).weight(200_000_000, TRAP_NS, [0.0, 1e-6].into_iter()), nothing_known);
+    }
+
+    #[test]
+    fn readings_with_traps_tell_nothing_of_the_own_rate() {
+        let reading = |ms: u64, objects, hits| Reading { time_ns: ms * 1_000_000, objects, hits };
+        // Ten million objects a second, traps from the third reading to the fourth.
+        let mut readings = vec![reading(1, 0, 0), reading(2, 10_000, 0), reading(3, 20_000, 2)];
+        readings.push(reading(4, 21_000, 1_001));
+        let own = rate(readings.iter().rev()).expect("known");
+        assert!((own - 0.01).abs() < 1e-9, "{own}");
+        assert_eq!(rate(readings[2..].iter()), None);
+        readings.extend((5..40).map(|ms| reading(ms, 21_000 + 5_000 * (ms - 4), 1_002)));
+        let after = rate(readings[3..].iter()).expect("known");
+        assert!((after - 0.005).abs() < 1e-9, "{after}");
+        assert_eq!(rate([reading(1, 5, 0)].iter()), None);
+        assert_eq!(rate([reading(1, 5, 0), reading(2, 5, 0)].iter()), Some(0.0));
+    }
+}
