@@ -195,7 +195,7 @@ func storm(all []*place, n int) {
 	group.Wait()
 }
 
-// spread has all Ps allocate, or most: goroutines that await each other run side by side.
+// spread has several Ps allocate: goroutines that await each other run side by side.
 func spread(all []*place) {
 	var running atomic.Int64
 	var group sync.WaitGroup
