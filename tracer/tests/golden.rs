@@ -10,7 +10,8 @@ use expect_test::expect_file;
 use regex::Regex;
 use tracer::capture::{Reader, Writer};
 use tracer::event::*;
-use tracer::export::{folded, gc, json, pprof, text};
+use tracer::export::flame::{Colours, FlameOptions};
+use tracer::export::{csv, flame, folded, gc, json, pprof, text};
 use tracer::model::State;
 use tracer::report::{Grouping, Measure, Report};
 use tracer::source::Replay;
@@ -299,6 +300,28 @@ fn timeline() {
 #[test]
 fn json() {
     expect_file!["golden/report.json"].assert_eq(&printed(|out| json::write(&report(&capture()), out)));
+}
+
+#[test]
+fn comma_separated() {
+    let report = report(&capture());
+    expect_file!["golden/report.csv"].assert_eq(&printed(|out| csv::write(&report, out)));
+}
+
+#[test]
+fn flame_graphs() {
+    let report = report(&capture());
+    for (file, measure, colours, inverted) in [
+        (expect_file!["golden/report.svg"], Measure::AllocBytes, Colours::Package, false),
+        (expect_file!["golden/inverted.svg"], Measure::LiveObjects, Colours::Survival, true),
+    ] {
+        let options = FlameOptions { measure, colours, inverted };
+        file.assert_eq(&printed(|out| flame::write(&report, options, out)));
+    }
+    let none = Report::default();
+    let options = FlameOptions { measure: Measure::LiveBytes, colours: Colours::Package, inverted: false };
+    let error = flame::write(&none, options, &mut Vec::new()).unwrap_err();
+    assert!(error.hint_text().is_some_and(|hint| hint.contains("--sort")), "{error}");
 }
 
 #[test]

@@ -27,7 +27,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 a leak or fai
 pub enum Command {
     /// Record the heap allocations of a process, each or a sample, into a capture file
     Record(Record),
-    /// Report a capture file: a table, JSON, a pprof profile or folded stacks
+    /// Report a capture file: a table, JSON, CSV, a pprof profile or a flame graph
     Report(Report),
     /// Print the GC cycles of a process as they end, as GODEBUG=gctrace=1 does
     Gc(Gc),
@@ -141,9 +141,15 @@ pub struct Report {
     /// Write to this file instead of stdout
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// What sites are ordered by; in folded stacks, what is counted
+    /// What sites are ordered by; in folded stacks and flame graphs, what is counted
     #[arg(long, value_enum, default_value_t = Sort::AllocBytes)]
     pub sort: Sort,
+    /// What the colours of a flame graph say
+    #[arg(long, value_enum, default_value_t = Colors::Package)]
+    pub colors: Colors,
+    /// A flame graph with the innermost functions at its root
+    #[arg(long)]
+    pub inverted: bool,
     /// Rows of the table; 0 for all
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub limit: usize,
@@ -154,7 +160,7 @@ pub struct Report {
     #[arg(long)]
     pub lines: bool,
     /// The GC timeline instead of the sites: the latest cycles, and stops of the world
-    #[arg(long, conflicts_with_all = ["format", "sort", "filter", "lines"])]
+    #[arg(long, conflicts_with_all = ["format", "sort", "filter", "lines", "colors", "inverted"])]
     pub gc: bool,
 }
 
@@ -185,8 +191,21 @@ pub enum Format {
     Json,
     /// Gzip'd profile.proto for `go tool pprof`
     Pprof,
-    /// One stack per line with a count, for flame graphs
+    /// Comma-separated values, a line per site
+    Csv,
+    /// One stack per line with a count, for other tools' flame graphs
     Folded,
+    /// A flame graph as SVG, to search and zoom in a browser
+    Flame,
+}
+
+/// What the colours of a flame graph say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Colors {
+    /// The package of a function
+    Package,
+    /// How much of what a function allocated is alive, from blue (nothing) to red (all)
+    Survival,
 }
 
 /// As `go tool pprof` calls them: allocated during the capture, or still in use.

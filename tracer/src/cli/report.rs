@@ -1,13 +1,14 @@
-//! `heaptap report`: a capture file as a table, JSON, a pprof profile or folded stacks.
+//! `heaptap report`: a capture file as a table, or in one of the forms other tools read.
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 use regex::Regex;
 
-use super::args::{Format, Report as Args, Sort};
+use super::args::{Colors, Format, Report as Args, Sort};
 use crate::base::{Error, Result};
-use crate::export::{folded, gc, json, pprof, text};
+use crate::export::flame::{Colours, FlameOptions};
+use crate::export::{csv, flame, folded, gc, json, pprof, text};
 use crate::model::State;
 use crate::report::{Grouping, Measure, Report};
 use crate::source::Replay;
@@ -52,8 +53,18 @@ fn write(report: &Report, format: Format, args: &Args, measure: Measure, out: &m
         Format::Table => text::write(report, &table_options(args, measure), out),
         Format::Json => json::write(report, out),
         Format::Pprof => pprof::write(report, out),
+        Format::Csv => csv::write(report, out),
         Format::Folded => folded::write(report, measure, out),
+        Format::Flame => flame::write(report, flame_options(args, measure), out),
     }
+}
+
+fn flame_options(args: &Args, measure: Measure) -> FlameOptions {
+    let colours = match args.colors {
+        Colors::Package => Colours::Package,
+        Colors::Survival => Colours::Survival,
+    };
+    FlameOptions { measure, colours, inverted: args.inverted }
 }
 
 fn table_options(args: &Args, sort: Measure) -> text::TableOptions {

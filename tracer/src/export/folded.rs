@@ -13,23 +13,29 @@ use crate::report::{Measure, Report};
 /// # Errors
 /// When `out` does not take it; a closed pipe is no error.
 pub fn write(report: &Report, measure: Measure, out: &mut impl Write) -> Result<()> {
+    let mut text = String::new();
+    for line in lines(report, measure) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{line}");
+    }
+    put(out, text.as_bytes())
+}
+
+/// The lines, sorted; stacks without any of `measure` are left out.
+pub(super) fn lines(report: &Report, measure: Measure) -> Vec<String> {
     let mut stacks: BTreeMap<String, u64> = BTreeMap::new();
     for site in &report.sites {
         let names: Vec<String> = site.frames.iter().rev().map(|f| escaped(&f.function)).collect();
         let sum = stacks.entry(names.join(";")).or_default();
         *sum = sum.saturating_add(measure.of(site));
     }
-    let mut text = String::new();
-    for (stack, sum) in stacks.iter().filter(|(_, sum)| **sum > 0) {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{stack} {sum}");
-    }
-    put(out, text.as_bytes())
+    let some = stacks.into_iter().filter(|(_, sum)| *sum > 0);
+    some.map(|(stack, sum)| format!("{stack} {sum}")).collect()
 }
 
 /// A name without what separates names and lines: generic instances may hold `;` in a
 /// struct type.
-fn escaped(name: &str) -> String {
+pub(super) fn escaped(name: &str) -> String {
     name.chars()
         .map(|c| match c {
             ';' => ':',

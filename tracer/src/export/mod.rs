@@ -1,5 +1,7 @@
-//! Reports put out as text, JSON, pprof or folded stacks (tier 5).
+//! Reports put out as text, JSON, CSV, pprof, folded stacks or flame graphs (tier 5).
 
+pub mod csv;
+pub mod flame;
 pub mod folded;
 pub mod gc;
 pub mod goroutines;
