@@ -10,7 +10,7 @@ directory=${2:-.}
 
 for round in 1 2 3; do
 	capture=$directory/$name-$round.heaptap
-	heaptap record --name "$name" --for 10s -o "$capture"
+	heaptap record --mode exact --name "$name" --for 10s -o "$capture"
 	heaptap report "$capture" --sort alloc-bytes --limit 20 >"$directory/$name-$round.txt"
 	heaptap report "$capture" --format pprof -o "$directory/$name-$round.pb.gz"
 	if [ "$round" -lt 3 ]; then

@@ -113,7 +113,7 @@ pub fn start_target(program: &Path, args: &[&str]) -> Result<Process> {
 /// When it ends before that.
 pub fn start_recording(pid: u32, capture: &Path) -> Result<Process> {
     let mut record = heaptap();
-    record.args(["record", "--pid", &pid.to_string(), "-o"]).arg(capture);
+    record.args(["record", "--mode", "exact", "--pid", &pid.to_string(), "-o"]).arg(capture);
     let mut record = Process::spawn(&mut record)?;
     await_recording(&mut record)?;
     Ok(record)

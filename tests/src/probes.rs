@@ -29,12 +29,20 @@ impl ProbeSite {
 /// # Errors
 /// When it fails, or what it prints is no plan.
 pub fn probe_sites(program: &Path) -> Result<Vec<ProbeSite>> {
+    probe_sites_of(program, "exact")
+}
+
+/// As [`probe_sites`], of a mode.
+///
+/// # Errors
+/// As [`probe_sites`].
+pub fn probe_sites_of(program: &Path, mode: &str) -> Result<Vec<ProbeSite>> {
     #[derive(Deserialize)]
     struct Plan {
         sites: Vec<ProbeSite>,
     }
     let path = program.to_str().context("a path in UTF-8")?;
-    let ended = run_heaptap(&["plan", "--binary", path, "--json"])?;
+    let ended = run_heaptap(&["plan", "--mode", mode, "--binary", path, "--json"])?;
     ensure!(ended.status.success(), "{}", ended.stderr);
     let plan: Plan = serde_json::from_str(&ended.stdout)?;
     Ok(plan.sites)

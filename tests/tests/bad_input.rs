@@ -109,7 +109,7 @@ fn processes_that_cannot_be_meant_are_refused() -> Result<()> {
     let (one, other) = (start_named("ht-twins", scratch.path())?, start_named("ht-twins", scratch.path())?);
     let out = scratch.path().join("never.heaptap");
     let record = |selector: &str, value: &str| {
-        run_heaptap(&["record", selector, value, "--for", "1s", "-o", utf8(&out)?])
+        run_heaptap(&["record", "--mode", "exact", selector, value, "--for", "1s", "-o", utf8(&out)?])
     };
     // Above the most that Linux gives (pid_max, proc_sys_kernel(5)).
     check_refused(&record("--pid", "4194305")?, &Refusal(1, &["no process 4194305"]))?;
@@ -151,7 +151,9 @@ mod privileged {
         let target = start_named("churn", scratch.path())?;
         let pid = target.pid().to_string();
         let out = scratch.path().join("c.heaptap");
-        let record = |more: &[&str]| run_heaptap(&[&["record", "--pid", &pid, "--for", "1s"], more].concat());
+        let record = |more: &[&str]| {
+            run_heaptap(&[&["record", "--mode", "exact", "--pid", &pid, "--for", "1s"], more].concat())
+        };
         let no_directory = scratch.path().join("absent/c.heaptap");
         let unwritable = record(&["-o", utf8(&no_directory)?])?;
         check_refused(&unwritable, &Refusal(2, &["cannot write", "No such file", "hint: "]))?;
@@ -171,7 +173,8 @@ mod privileged {
         let target = tests::start_target(&program, &["-rate", "1000"])?;
         let out = scratch.path().join("c.heaptap");
         let pid = target.pid().to_string();
-        let ended = run_heaptap(&["record", "--pid", &pid, "--for", "1s", "-o", utf8(&out)?])?;
+        let ended =
+            run_heaptap(&["record", "--mode", "exact", "--pid", &pid, "--for", "1s", "-o", utf8(&out)?])?;
         check_refused(&ended, &Refusal(2, &["Go 1.18", "Go 1.19", "hint: "]))
     }
 
@@ -185,7 +188,7 @@ mod privileged {
         let target = tests::start_target(&program, &["-rate", "1000"])?;
         let pid = target.pid().to_string();
         let out = scratch.path().join("c.heaptap");
-        let args = ["record", "--pid", &pid, "--for", "1s", "-o", utf8(&out)?];
+        let args = ["record", "--mode", "exact", "--pid", &pid, "--for", "1s", "-o", utf8(&out)?];
         check_refused(&run_heaptap(&args)?, &Refusal(1, &["go1.99", "hint: ", "--assume-go"]))?;
         let gc = ["gc", "--pid", &pid, "--for", "1s"];
         check_refused(&run_heaptap(&gc)?, &Refusal(1, &["go1.99", "hint: ", "--assume-go"]))?;
@@ -211,7 +214,8 @@ mod privileged {
             let pid = target.pid().to_string();
             check_refused(&run_heaptap(&["gc", "--pid", &pid, "--for", "1s"])?, &refusal)?;
             let out = scratch.path().join("c.heaptap");
-            let recorded = run_heaptap(&["record", "--pid", &pid, "--for", "1s", "-o", utf8(&out)?])?;
+            let recorded =
+                run_heaptap(&["record", "--mode", "exact", "--pid", &pid, "--for", "1s", "-o", utf8(&out)?])?;
             ensure!(recorded.status.success(), "{}", recorded.stderr);
             let report = Report::of(&out)?;
             ensure!(report.totals.alloc_objects > 5000, "recorded too little");
@@ -239,7 +243,16 @@ mod privileged {
         };
         let attempt = |target: &Process| -> Result<Ended> {
             let mut record = as_nobody(&program);
-            record.args(["record", "--pid", &target.pid().to_string(), "--for", "1s", "-o"]);
+            record.args([
+                "record",
+                "--mode",
+                "exact",
+                "--pid",
+                &target.pid().to_string(),
+                "--for",
+                "1s",
+                "-o",
+            ]);
             Process::spawn(record.arg(scratch.path().join("c.heaptap")))?.wait(PATIENCE)
         };
         let roots = tests::start_target(&churn, &["-rate", "1000"])?;
@@ -256,7 +269,7 @@ mod privileged {
         let out = scratch.path().join("c.heaptap");
         let mut target = start_named("churn", scratch.path())?;
         let mut record = heaptap();
-        record.args(["record", "--pid", &target.pid().to_string(), "-o"]).arg(&out);
+        record.args(["record", "--mode", "exact", "--pid", &target.pid().to_string(), "-o"]).arg(&out);
         let mut record = Process::spawn(&mut record)?;
         tests::await_recording(&mut record)?;
         for _ in 0..3 {
@@ -279,7 +292,7 @@ mod privileged {
         let pid = target.pid();
         let out = scratch.path().join("c.heaptap");
         let mut record = heaptap();
-        record.args(["record", "--pid", &pid.to_string(), "-o"]).arg(&out);
+        record.args(["record", "--mode", "exact", "--pid", &pid.to_string(), "-o"]).arg(&out);
         let record = Process::spawn(&mut record)?;
         // Sometime between its first look at the process and its last probe.
         drop(target);
@@ -302,7 +315,8 @@ mod privileged {
         let whole = scratch.path().join("whole.heaptap");
         let target = start_named("churn", scratch.path())?;
         let pid = target.pid().to_string();
-        let ended = run_heaptap(&["record", "--pid", &pid, "--for", "4s", "-o", utf8(&whole)?])?;
+        let ended =
+            run_heaptap(&["record", "--mode", "exact", "--pid", &pid, "--for", "4s", "-o", utf8(&whole)?])?;
         ensure!(ended.status.success(), "{}", ended.stderr);
         refused(&["report", utf8(&whole)?, "--filter", "("], &Refusal(2, &["regular expression"]))?;
         let all = Report::of(&whole)?.totals.alloc_objects;

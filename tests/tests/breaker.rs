@@ -9,7 +9,19 @@ use tests::{check_lines, end_recording, heaptap, run_heaptap, start_target};
 
 fn start_limited(pid: u32, limit: &str, capture: &Path) -> Result<Process> {
     let mut record = heaptap();
-    record.args(["record", "--json", "--max-overhead", limit, "--pid", &pid.to_string(), "-o"]).arg(capture);
+    record
+        .args([
+            "record",
+            "--mode",
+            "exact",
+            "--json",
+            "--max-overhead",
+            limit,
+            "--pid",
+            &pid.to_string(),
+            "-o",
+        ])
+        .arg(capture);
     let mut record = Process::spawn(&mut record)?;
     await_recording(&mut record)?;
     Ok(record)

@@ -93,9 +93,29 @@ mod privileged {
             let budget = format!("{BUDGET}%");
             let (_, report, _) = record(&mut target, "", &["--budget", &budget])?;
             check_cost(&report).with_context(|| format!("{rate} a second"))?;
-            let site = report.sites.first().context("a site")?;
-            let error = site.error_bytes.context("an interval")?;
-            ensure!(error.alloc < site.alloc_bytes / 2, "{rate} a second: {error:?} of {}", site.alloc_bytes);
+            let bytes = report.capture.coverage.bytes;
+            ensure!((0.9..1.001).contains(&bytes), "{rate} a second: {bytes} of the bytes are estimated");
+        }
+        Ok(())
+    }
+
+    /// By default it is for the program to say which lane.
+    #[test]
+    fn without_a_mode_it_picks_one_and_says_why() -> Result<()> {
+        let scratch = tempfile::tempdir()?;
+        for (program, args, mode, why) in [
+            ("lives", &["4096"][..], "runtime", "mode runtime: the program's own heap profiler is on"),
+            ("churn", &["-rate", "1000"], "burst", "mode burst: the program's own heap profiler is off"),
+        ] {
+            let target = start_target(&build(program, NEWEST, Variant::Stripped)?, args)?;
+            let file = scratch.path().join(program);
+            let mut record = heaptap();
+            record.args(["record", "--for", "2s", "--pid", &target.pid().to_string(), "-o"]).arg(&file);
+            let ended = Process::spawn(&mut record)?.wait(PATIENCE)?;
+            ensure!(ended.status.success() && ended.stderr.contains(why), "{}", ended.stderr);
+            let capture = Report::of(&file)?.capture;
+            ensure!(capture.mode == mode, "{capture:?}");
+            ensure!(capture.notes.iter().any(|note| note.starts_with(why)), "{:?}", capture.notes);
         }
         Ok(())
     }

@@ -89,7 +89,7 @@ mod privileged {
         let scratch = tempfile::tempdir()?;
         let file = scratch.path().join("exec.heaptap");
         let mut record = heaptap();
-        record.arg("record").arg("-o").arg(&file).arg("--exec").arg("--").arg(program);
+        record.args(["record", "--mode", "exact"]).arg("-o").arg(&file).arg("--exec").arg("--").arg(program);
         let mut record = Process::spawn(&mut record)?;
         await_recording(&mut record)?;
         let manifest = run_phase(&mut record)?;
@@ -141,7 +141,7 @@ mod privileged {
     fn a_process_is_found_by_its_name() -> Result<()> {
         let copy = Copy::start("ht-by-name")?;
         let mut record = heaptap();
-        record.args(["record", "--name", "ht-by-name", "-o"]).arg(copy.file());
+        record.args(["record", "--mode", "exact", "--name", "ht-by-name", "-o"]).arg(copy.file());
         let mut record = Process::spawn(&mut record)?;
         await_recording(&mut record)?;
         copy.check(record)

@@ -111,7 +111,7 @@ mod privileged {
             let file = scratch.path().join("exec.heaptap");
             let mut record = heaptap();
             record
-                .arg("record")
+                .args(["record", "--mode", "exact"])
                 .arg("-o")
                 .arg(&file)
                 .arg("--exec")
@@ -185,7 +185,18 @@ mod privileged {
         let file = scratch.path().join("little.heaptap");
         let mut target = start_target(&build("lives", NEWEST, Variant::Stripped)?, &[])?;
         let mut little = heaptap();
-        little.args(["record", "--max-memory", "64KiB", "--pid", &target.pid().to_string(), "-o"]).arg(&file);
+        little
+            .args([
+                "record",
+                "--mode",
+                "exact",
+                "--max-memory",
+                "64KiB",
+                "--pid",
+                &target.pid().to_string(),
+                "-o",
+            ])
+            .arg(&file);
         let mut recording = Process::spawn(&mut little)?;
         await_recording(&mut recording)?;
         for _ in 0..4 {
@@ -213,7 +224,9 @@ mod privileged {
         let mut target = start_target(&build("lives", NEWEST, Variant::Stripped)?, &[])?;
         let pid = target.pid().to_string();
         let mut recording = Process::spawn(
-            Command::new(&program).args(["record", "--json", "--pid", &pid, "-o"]).arg(&file),
+            Command::new(&program)
+                .args(["record", "--mode", "exact", "--json", "--pid", &pid, "-o"])
+                .arg(&file),
         )?;
         await_recording(&mut recording)?;
         for command in ["hold", "gc", "storm 2", "drop", "gc"] {

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
-use tests::probes::{code, probe_sites};
+use tests::probes::{code, probe_sites_of};
 use tests::{NEWEST, PATIENCE, Process, Report, Signal, Variant, build};
-use tests::{end_recording, start_recording, start_target};
+use tests::{await_recording, end_recording, heaptap, start_recording, start_target};
 
 /// The objects the target says it has made so far; awaits its next line.
 fn allocs(churn: &mut Process) -> Result<u64> {
@@ -65,15 +65,27 @@ mod privileged {
 
     #[test]
     fn a_killed_heaptap_leaves_no_probe_behind() -> Result<()> {
-        let program = build("churn", NEWEST, Variant::Plain)?;
-        let addresses: Vec<u64> = probe_sites(&program)?.iter().map(|site| site.address).collect();
+        ["exact", "burst", "runtime"].into_iter().try_for_each(|mode| check_killed(mode).context(mode))
+    }
+
+    fn check_killed(mode: &str) -> Result<()> {
+        let (program, args) = match mode {
+            "runtime" => ("lives", &["4096"][..]),
+            _ => ("churn", &["-rate", "10000", "-interval", "100ms"][..]),
+        };
+        let program = build(program, NEWEST, Variant::Plain)?;
+        let addresses: Vec<u64> = probe_sites_of(&program, mode)?.iter().map(|site| site.address).collect();
         let scratch = tempfile::tempdir()?;
-        let mut churn = start_target(&program, &["-rate", "10000", "-interval", "100ms"])?;
+        let mut churn = start_target(&program, args)?;
         let original = code(churn.pid(), &addresses)?;
-        let record = start_recording(churn.pid(), &scratch.path().join("killed.heaptap"))?;
-        let probed = code(churn.pid(), &addresses)?;
-        for ((site, before), during) in addresses.iter().zip(&original).zip(&probed) {
-            ensure!(before != during, "no probe at {site:#x}");
+        let mut record = heaptap();
+        record.args(["record", "--mode", mode, "--pid", &churn.pid().to_string(), "-o"]);
+        let mut record = Process::spawn(record.arg(scratch.path().join("killed.heaptap")))?;
+        await_recording(&mut record)?;
+        // In windows, the sites of allocations come and go.
+        let patience = Instant::now() + PATIENCE;
+        while code(churn.pid(), &addresses)?.iter().zip(&original).any(|(now, before)| now == before) {
+            ensure!(Instant::now() < patience, "there are no probes at some sites");
         }
         record.signal(Signal::SIGKILL)?;
         record.wait(PATIENCE)?;
@@ -83,6 +95,10 @@ mod privileged {
         while code(churn.pid(), &addresses)? != original {
             ensure!(Instant::now() < patience, "probes are still in place");
             std::thread::yield_now();
+        }
+        if mode == "runtime" {
+            tests::lives::step(&mut churn, "gc")?;
+            return Ok(());
         }
         let then = allocs(&mut churn)?;
         ensure!(allocs(&mut churn)? > then, "the target stands still");

@@ -185,7 +185,9 @@ impl Run {
             Watcher::Nothing => Ok((self.cost()?, 0)),
             Watcher::Heaptap | Watcher::AllocationsOnly => {
                 let mut record = heaptap();
-                record.args(["record", "--pid", &self.target.pid().to_string(), "-o"]).arg(&capture);
+                record
+                    .args(["record", "--mode", "exact", "--pid", &self.target.pid().to_string(), "-o"])
+                    .arg(&capture);
                 if watcher == Watcher::AllocationsOnly {
                     record.args(["--max-memory", "0"]);
                 }

@@ -53,7 +53,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     println!("a leaky HTTP service runs as process {} on {address}; attaching to it", service.pid());
 
     let mut record = heaptap();
-    record.args(["record", "--pid", &service.pid().to_string(), "--for", &args.duration, "-o"]).arg(&capture);
+    record
+        .args([
+            "record",
+            "--mode",
+            "exact",
+            "--pid",
+            &service.pid().to_string(),
+            "--for",
+            &args.duration,
+            "-o",
+        ])
+        .arg(&capture);
     let mut record = Process::spawn(&mut record)?;
     record.stderr_line(|line| line.starts_with("recording"), PATIENCE)?;
 

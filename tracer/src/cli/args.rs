@@ -76,7 +76,7 @@ pub struct Record {
     #[command(flatten)]
     pub target: TargetArgs,
     /// Which allocations
-    #[arg(long, value_enum, default_value_t = Mode::Exact)]
+    #[arg(long, value_enum, default_value_t = Mode::Auto)]
     pub mode: Mode,
     /// With --mode runtime: set the program's own rate of samples, runtime.MemProfileRate, to one
     /// in so many bytes (512KiB) until the recording ends, also where its profiler is off
@@ -95,7 +95,8 @@ pub struct Record {
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_memory)]
     pub max_memory: u64,
     /// Take the probes off allocations when they take more of the target's CPU time than this
-    /// (5%); the recording goes on without them [default: no limit]
+    /// (5%); the recording goes on without them [default: 5% with --mode runtime, five times the
+    /// budget but no less with --mode burst, else no limit]
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
     pub max_overhead: Option<f64>,
     /// Most that the probes may take of the target's CPU time on average, with --mode burst
@@ -120,6 +121,8 @@ pub struct Record {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
+    /// As runtime where the program's own heap profiler is on, else as burst
+    Auto,
     /// Every allocation
     Exact,
     /// Those that the program's own heap profiler samples: all numbers are estimates
@@ -289,7 +292,7 @@ pub enum SnapshotFormat {
 pub struct Plan {
     #[command(flatten)]
     pub program: ProgramArgs,
-    /// Which allocations are to be recorded
+    /// Which allocations are to be recorded: all lanes but runtime have the same sites
     #[arg(long, value_enum, default_value_t = Mode::Exact)]
     pub mode: Mode,
     #[arg(long)]

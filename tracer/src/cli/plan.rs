@@ -12,7 +12,7 @@ use crate::target;
 pub(super) fn run(args: &Plan) -> Result<u8> {
     let binary = binary(args)?;
     let plan = match args.mode {
-        Mode::Exact | Mode::Burst => ProbePlan::of(&binary)?,
+        Mode::Auto | Mode::Exact | Mode::Burst => ProbePlan::of(&binary)?,
         Mode::Runtime => ProbePlan::of_sampler(&binary)?,
     };
     if args.json {

@@ -33,12 +33,19 @@ pub(super) fn run(args: &Record) -> Result<u8> {
     let bar = progress_bar(args.duration);
     let announce = |text: &str| note(text);
     let ready = || begin(&target, spawned.as_mut(), "recording");
+    let (mode, chosen) = match args.mode {
+        Mode::Auto => {
+            let (mode, why) = session::choose(&target, args.target.exec);
+            note(&why);
+            (mode, Some(why))
+        }
+        Mode::Exact => (session::Mode::Exact, None),
+        Mode::Runtime => (session::Mode::Runtime, None),
+        Mode::Burst => (session::Mode::Burst, None),
+    };
     let options = Options {
-        mode: match args.mode {
-            Mode::Exact => session::Mode::Exact,
-            Mode::Runtime => session::Mode::Runtime,
-            Mode::Burst => session::Mode::Burst,
-        },
+        mode,
+        chosen,
         set_rate: args.set_memprofile_rate,
         duration: args.duration,
         ring_bytes: args.buffer,

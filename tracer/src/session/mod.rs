@@ -1,5 +1,6 @@
 //! The loop that moves events from a source to a capture file and a model (tier 6).
 
+mod auto;
 mod burst;
 mod enrich;
 mod gc;
@@ -10,6 +11,7 @@ mod record;
 mod sampler;
 mod snapshot;
 
+pub use auto::choose;
 pub use gc::{GcOptions, follow_gc};
 pub use rate::{GUARDIAN, guard_rate};
 pub use record::{Mode, Options, Recording, record};

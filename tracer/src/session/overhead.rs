@@ -49,7 +49,10 @@ const LOOK: Duration = Duration::from_millis(100);
 /// What is compared is the latest time of this length in which the target was at work:
 /// long enough for a burst of one look to make no difference, short enough to act within
 /// a second.
-const WINDOW: Duration = Duration::from_millis(500);
+pub(super) const OVER: Duration = Duration::from_millis(500);
+
+/// The same where allocations are seen in windows, of which one may cost a lot.
+pub(super) const OVER_WINDOWS: Duration = Duration::from_secs(10);
 
 /// A target that uses less processor time from one look to the next is not at work: there
 /// is nothing that probes could slow down.
@@ -59,6 +62,8 @@ const LEAST_CPU: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(super) struct Breaker {
     limit_percent: f64,
+    /// Over so much time.
+    over: Duration,
     latest: (Instant, Cost),
     /// The looks in which the target was at work: of the latest only as many as make up a
     /// window.
@@ -74,9 +79,9 @@ struct Interval {
 }
 
 impl Breaker {
-    /// Looks from `now` on, when `cost` has been spent.
-    pub(super) fn new(limit_percent: f64, now: Instant, cost: Cost) -> Breaker {
-        Breaker { limit_percent, latest: (now, cost), window: VecDeque::new() }
+    /// Looks from `now` on, when `cost` has been spent. The limit is in percent, over some time.
+    pub(super) fn new((limit_percent, over): (f64, Duration), now: Instant, cost: Cost) -> Breaker {
+        Breaker { limit_percent, over, latest: (now, cost), window: VecDeque::new() }
     }
 
     pub(super) fn limit_percent(&self) -> f64 {
@@ -108,7 +113,7 @@ impl Breaker {
     fn forget(&mut self) {
         let mut length = self.length();
         while let Some(oldest) = self.window.front()
-            && length - oldest.length >= WINDOW
+            && length - oldest.length >= self.over
         {
             length -= oldest.length;
             self.window.pop_front();
@@ -124,7 +129,7 @@ impl Breaker {
         let sum = |of: fn(&Interval) -> u64| self.window.iter().map(of).fold(0, u64::saturating_add) as f64;
         // What was measured elsewhere may be more than what was used here.
         let share = (sum(|i| i.traps_ns) / sum(|i| i.cpu_ns)).min(1.0);
-        (self.length() >= WINDOW).then_some(100.0 * share)
+        (self.length() >= self.over).then_some(100.0 * share)
     }
 }
 
@@ -143,7 +148,7 @@ mod tests {
     impl Looks {
         fn of(limit_percent: f64) -> Looks {
             let (now, cost) = (Instant::now(), Cost { trap_ns: 1000, ..Cost::default() });
-            Looks { breaker: Breaker::new(limit_percent, now, cost), now, cost }
+            Looks { breaker: Breaker::new((limit_percent, OVER), now, cost), now, cost }
         }
 
         fn look(&mut self, [length, traps, cpu]: [u64; 3]) -> Option<f64> {

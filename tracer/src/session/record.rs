@@ -12,7 +12,7 @@ use tracer_common::GcAddresses;
 use super::burst::Bursts;
 use super::enrich::Enricher;
 use super::judge::Judge;
-use super::overhead::{Breaker, Meter};
+use super::overhead::{Breaker, Meter, OVER, OVER_WINDOWS};
 use super::sampler::Sampler;
 use crate::base::units::format_count;
 use crate::base::{Error, Result, monotonic_ns};
@@ -26,9 +26,11 @@ use crate::source::live::{AttachOptions, GoidOffsets, LiveSource, Method, Prepar
 use crate::target::{Ended, Identity, Watch};
 
 /// How to record.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     pub mode: Mode,
+    /// Why this mode, where the user did not name it.
+    pub chosen: Option<String>,
     /// With `Mode::Runtime`, the `MemProfileRate` to set for the time of the recording;
     /// `None`: the program's own stays.
     pub set_rate: Option<u64>,
@@ -40,11 +42,28 @@ pub struct Options {
     /// Bytes that following objects may take; 0: they are not followed.
     pub max_memory: u64,
     /// Most that traps may take of the target's processor time, in percent; beyond it the
-    /// probes on allocation sites are taken off.
+    /// probes on allocation sites are taken off. `None`: as the mode has it.
     pub max_overhead: Option<f64>,
     /// Most that traps of `Mode::Burst` may take of it on average, in percent.
     pub budget: f64,
 }
+
+impl Options {
+    /// Percent of the target's processor time, and of which time that is.
+    fn limit(&self) -> Option<(f64, Duration)> {
+        let (usual, over) = match self.mode {
+            Mode::Exact => (None, OVER),
+            Mode::Runtime => (Some(LIMIT), OVER),
+            // What a single window costs is a matter of the budget.
+            Mode::Burst => (Some((BUDGETS * self.budget).clamp(LIMIT, 100.0)), OVER_WINDOWS),
+        };
+        Some((self.max_overhead.or(usual)?, over))
+    }
+}
+
+/// Most that sampling may cost where no other limit is given, in percent; and in budgets.
+const LIMIT: f64 = 5.0;
+const BUDGETS: f64 = 5.0;
 
 /// Which allocations are recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,7 +166,7 @@ pub async fn record<W: Write>(
                 None => return Err(Error::failed("the eBPF program's events ended unexpectedly")),
             },
             () = until(recorder.judgement_due()) => recorder.judge(&watch)?,
-            ended = ended(&mut bursts) => {
+            ended = Bursts::all_ended(&mut bursts) => {
                 bursts = None;
                 ended?;
             }
@@ -214,14 +233,6 @@ fn attach_options<'a>(
         method: Method::Auto,
         baseline: false,
         gated: options.mode == Mode::Burst,
-    }
-}
-
-/// Completes when no window on allocations will be opened any more; never if there are none.
-async fn ended(bursts: &mut Option<Bursts>) -> Result<()> {
-    match bursts {
-        Some(bursts) => bursts.ended().await,
-        None => std::future::pending().await,
     }
 }
 
@@ -298,7 +309,7 @@ impl<'a, W: Write> Recorder<'a, W> {
         };
         recorder.put(Event::Start(start))?;
         recorder.put(Event::Sites(plan.sites.iter().map(site_info).collect()))?;
-        for note in &plan.notes {
+        for note in options.chosen.iter().chain(&plan.notes) {
             recorder.put(Event::Note(note.clone()))?;
         }
         recorder.read_baseline(target, layout)?;
@@ -344,12 +355,7 @@ impl<'a, W: Write> Recorder<'a, W> {
     /// Begins to open windows on allocations, if the source is made for that.
     fn start_bursts(&self, source: &mut LiveSource, budget_percent: f64) -> Result<Option<Bursts>> {
         let Some(gate) = source.gate() else { return Ok(None) };
-        let counters = self.counters.clone().ok_or_else(|| {
-            Error::failed("the runtime's counters cannot be found: windows would say nothing of the rest")
-                .hint("record every allocation with --mode exact")
-        })?;
-        let meter = self.meter.ok_or_else(|| Error::failed("what a trap costs is not known"))?;
-        Bursts::start(gate, counters, *self.memory, meter, budget_percent).map(Some)
+        Bursts::start(gate, self.counters.clone(), *self.memory, self.meter, budget_percent).map(Some)
     }
 
     /// Sees to it that no window is open, and that all that were are told.
@@ -414,12 +420,11 @@ impl<'a, W: Write> Recorder<'a, W> {
     /// Begins to measure what the probes cost, given what one `trap` does, and to hold that
     /// against the limit.
     fn measure(&mut self, trap: Result<Duration>, pid: i32, options: &Options) -> Result<()> {
-        let limit_percent = options.max_overhead;
         match trap.and_then(|trap| Meter::start(pid, trap)) {
             Ok(meter) => {
                 self.meter = Some(meter);
-                self.breaker =
-                    limit_percent.map(|limit| Breaker::new(limit, Instant::now(), Cost::default()));
+                let now = Instant::now();
+                self.breaker = options.limit().map(|limit| Breaker::new(limit, now, Cost::default()));
                 Ok(())
             }
             Err(e) if options.mode == Mode::Burst => Err(Error::environment(
@@ -427,7 +432,7 @@ impl<'a, W: Write> Recorder<'a, W> {
             )
             .because(e)
             .hint("record every allocation with --mode exact")),
-            Err(e) if limit_percent.is_none() => {
+            Err(e) if options.max_overhead.is_none() => {
                 self.put(Event::Note(format!("what the probes cost the target is unknown: {e}")))
             }
             Err(e) => Err(Error::environment("what the probes cost cannot be measured")

@@ -49,7 +49,7 @@ fn once(program: &Path, steps: &[&str]) -> Result<String> {
     let mut target = Process::spawn(&mut Command::new(program))?;
     target.stdout_line(|line| line == "ready", PATIENCE)?;
     let mut record = heaptap();
-    record.args(["record", "--pid", &target.pid().to_string(), "-o"]).arg(&capture);
+    record.args(["record", "--mode", "exact", "--pid", &target.pid().to_string(), "-o"]).arg(&capture);
     let mut record = Process::spawn(&mut record)?;
     record.stderr_line(|line| line.starts_with("recording"), PATIENCE)?;
     for step in steps {

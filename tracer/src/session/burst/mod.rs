@@ -34,14 +34,20 @@ impl Bursts {
     /// Begins to open windows.
     ///
     /// # Errors
-    /// Environment: there is no room for another thread.
+    /// Failed when the counters cannot be read or the cost is not known. Environment: there
+    /// is no room for another thread.
     pub(super) fn start(
         gate: Gate,
-        counters: CounterReader,
+        counters: Option<CounterReader>,
         memory: LiveMemory,
-        meter: Meter,
+        meter: Option<Meter>,
         budget_percent: f64,
     ) -> Result<Bursts> {
+        let counters = counters.ok_or_else(|| {
+            Error::failed("the runtime's counters cannot be found: windows would say nothing of the rest")
+                .hint("record every allocation with --mode exact")
+        })?;
+        let meter = meter.ok_or_else(|| Error::failed("what a trap costs is not known"))?;
         let (stop, stopped) = channel();
         let (end, ended) = oneshot::channel();
         let run = move || {
@@ -61,6 +67,14 @@ impl Bursts {
             .spawn(run)
             .map_err(|e| Error::environment("cannot start the thread that opens windows").because(e))?;
         Ok(Bursts { stop: Some(stop), ended })
+    }
+
+    /// As `ended`; never completes if there are no windows.
+    pub(super) async fn all_ended(bursts: &mut Option<Bursts>) -> Result<()> {
+        match bursts {
+            Some(bursts) => bursts.ended().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Has the window that may be open shut at once, and no other one opened.
