@@ -1,6 +1,7 @@
 //! Measurements: what an allocation costs a target while heaptap, or bpftrace, watches;
 //! how long judging a GC cycle takes, and reading goroutines.
 
+mod accuracy;
 mod goroutines;
 mod lanes;
 mod live;
@@ -30,6 +31,8 @@ pub(crate) struct Args {
 enum What {
     /// Nanoseconds added per allocation: nothing attached, heaptap, bpftrace
     Overhead(Overhead),
+    /// How far the estimates of the lanes that sample are off, site by site
+    Accuracy(accuracy::Args),
     /// What each lane takes of a program's throughput and latency, beside pprof and bpftrace
     Lanes(lanes::Args),
     /// Milliseconds to find out what a GC cycle left alive, and bytes per object followed
@@ -86,6 +89,7 @@ const INTERVAL: &str = "100ms";
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Overhead(args) => overhead(args),
+        What::Accuracy(args) => accuracy::run(args),
         What::Lanes(args) => lanes::run(args),
         What::Live(args) => live::run(args),
         What::Goroutines(args) => goroutines::run(args),
