@@ -325,7 +325,7 @@ pub struct Counters {
 }
 
 /// A window of time in which allocations were seen.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Window {
     /// When it was opened, and when it was shut or had used up its allowance.
@@ -336,6 +336,10 @@ pub struct Window {
     /// How many objects each of these stands for: of the segment of time that the window
     /// was placed in, at random.
     pub weight: f64,
+    /// By slot size, ascending, how many objects the segment holds by the rate at which the
+    /// target allocates them near the window, where that is known: those seen of the size
+    /// stand for so many.
+    pub expected: Vec<(u64, f64)>,
 }
 
 /// What was counted and used from when the probes were in place.

@@ -19,7 +19,7 @@ pub use windows::{Batch, Windows};
 
 use crate::event::{
     Alloc, Assist, Baseline, Cost, Counters, End, Event, Frame, GcCycle, Inferred, Judged, SiteId, SiteInfo,
-    StackId, Start, Tripped, TypeInfo, Window,
+    StackId, Start, Tripped, TypeInfo,
 };
 
 /// Everything known after some events of a capture.
@@ -168,12 +168,10 @@ impl State {
             }
             Event::Window(window) => {
                 self.latest_ns = self.latest_ns.max(window.end_ns);
-                // What is no number is of a damaged capture.
-                let weight = if window.weight.is_finite() { window.weight.max(0.0) } else { 0.0 };
                 if let Some(windows) = &mut self.windows {
-                    windows.ended(&Window { weight, ..*window });
+                    let weights = windows.ended(window, |call| self.calls.sampled_slot(call));
                     if let Some(live) = &mut self.live {
-                        live.window_ended(weight);
+                        live.window_ended(weights);
                     }
                 }
             }

@@ -5,6 +5,8 @@
 //! be off, so they are kept apart, if not all for ever: beyond some hundred, neighbours
 //! are added up.
 
+use std::collections::BTreeMap;
+
 use crate::event::Window;
 
 /// Most batches of windows that are told apart; a power of two.
@@ -23,6 +25,43 @@ pub struct Windows {
     /// Objects of the window under way, by the index of the call; and of which calls.
     pending: Vec<u64>,
     touched: Vec<u32>,
+}
+
+/// What each object seen in one window stands for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Weights {
+    /// In slots of some sizes, ascending; and of all others.
+    by_slot: Box<[(u64, f64)]>,
+    others: f64,
+}
+
+impl Weights {
+    /// Given how many were `seen` of each size.
+    fn new(window: &Window, seen: &BTreeMap<u64, u64>) -> Weights {
+        let of_slot = |&(slot, expected): &(u64, f64)| {
+            let seen = seen.get(&slot).filter(|seen| **seen > 0)?;
+            Some((slot, sane(expected / *seen as f64)))
+        };
+        let mut by_slot: Vec<(u64, f64)> = window.expected.iter().filter_map(of_slot).collect();
+        by_slot.sort_unstable_by_key(|(slot, _)| *slot);
+        Weights { by_slot: by_slot.into(), others: sane(window.weight) }
+    }
+
+    /// In slots of this size.
+    pub(super) fn of(&self, slot: u64) -> f64 {
+        let at = self.by_slot.binary_search_by_key(&slot, |(slot, _)| *slot);
+        at.map_or(self.others, |at| self.by_slot[at].1)
+    }
+
+    /// Bytes of memory that it refers to.
+    pub(super) fn memory(&self) -> usize {
+        size_of_val(&*self.by_slot)
+    }
+}
+
+/// What is no number is of a damaged capture.
+fn sane(weight: f64) -> f64 {
+    if weight.is_finite() { weight.max(0.0) } else { 0.0 }
 }
 
 /// Estimated objects by the index of the call, ascending.
@@ -54,14 +93,19 @@ impl Windows {
         self.pending[index] += 1;
     }
 
-    /// The window under way has ended.
-    pub(super) fn ended(&mut self, window: &Window) {
+    /// The window under way has ended; of calls, `slot` says which slots they take.
+    pub(super) fn ended(&mut self, window: &Window, slot: impl Fn(u32) -> u64) -> Weights {
         self.open_ns = self.open_ns.saturating_add(window.end_ns.saturating_sub(window.begin_ns));
         self.touched.sort_unstable();
+        let mut seen: BTreeMap<u64, u64> = BTreeMap::new();
+        for &call in &self.touched {
+            *seen.entry(slot(call)).or_default() += self.pending[call as usize];
+        }
+        let weights = Weights::new(window, &seen);
         let mut estimates = Vec::with_capacity(self.touched.len());
         for call in self.touched.drain(..) {
             let seen = std::mem::take(&mut self.pending[call as usize]);
-            estimates.push((call, seen as f64 * window.weight));
+            estimates.push((call, seen as f64 * weights.of(slot(call))));
         }
         match self.count.is_multiple_of(self.batch_size) {
             true => self.batches.push(estimates),
@@ -72,6 +116,7 @@ impl Windows {
             self.batch_size *= 2;
             self.batches = self.batches.chunks(2).map(<[Batch]>::concat).map(summed).collect();
         }
+        weights
     }
 
     /// Windows that have ended.
@@ -116,7 +161,31 @@ mod tests {
     use super::*;
 
     fn window(weight: f64) -> Window {
-        Window { begin_ns: 10, end_ns: 15, objects: 0, weight }
+        Window { begin_ns: 10, end_ns: 15, weight, ..Window::default() }
+    }
+
+    /// Without regard to slots.
+    fn ended(windows: &mut Windows, weight: f64) {
+        windows.ended(&window(weight), |_| 48);
+    }
+
+    #[test]
+    fn objects_of_a_size_stand_for_as_many_as_there_were() {
+        let mut windows = Windows::default();
+        for call in [0, 1, 1, 1, 2] {
+            windows.seen(call);
+        }
+        let expected = vec![(48, 100.0), (64, 7.0), (96, f64::NAN)];
+        let weights = windows.ended(&Window { expected, ..window(3.0) }, |call| [48, 48, 8][call as usize]);
+        // Of size 48 four were seen; of 64 none, so they count for nobody.
+        assert_eq!((weights.of(48), weights.of(64), weights.of(8)), (25.0, 3.0, 3.0));
+        assert_eq!(windows.batches(), [vec![(0, 25.0), (1, 75.0), (2, 3.0)]]);
+        for weight in [f64::NAN, f64::INFINITY, -1.0] {
+            windows.seen(0);
+            let expected = vec![(48, weight)];
+            let weights = windows.ended(&Window { expected, ..window(weight) }, |_| 48);
+            assert_eq!((weights.of(48), weights.of(8)), (0.0, 0.0));
+        }
     }
 
     #[test]
@@ -126,10 +195,10 @@ mod tests {
             windows.seen(call);
         }
         assert!(windows.batches().is_empty());
-        windows.ended(&window(10.0));
+        ended(&mut windows, 10.0);
         windows.seen(0);
-        windows.ended(&window(2.0));
-        windows.ended(&window(3.0));
+        ended(&mut windows, 2.0);
+        ended(&mut windows, 3.0);
         assert_eq!((windows.count(), windows.open_ns()), (3, 15));
         assert_eq!(windows.batches(), [vec![(0, 10.0), (7, 20.0)], vec![(0, 2.0)], vec![]]);
     }
@@ -140,7 +209,7 @@ mod tests {
         for number in 0..5000_u32 {
             windows.seen(number % 3);
             windows.seen(9);
-            windows.ended(&window(f64::from(number)));
+            ended(&mut windows, f64::from(number));
         }
         assert_eq!(windows.batches().len(), 5000_usize.div_ceil(16));
         let sum = |of: u32| -> f64 {

@@ -282,7 +282,13 @@ mod tests {
             }
             // Weights are known as well as rates are.
             let weight = all as f64 / seen as f64 * (0.8 + 0.4 * random.f64());
-            self.state.apply(&Event::Window(Window { begin_ns: 0, end_ns: 1, objects: seen, weight }));
+            self.state.apply(&Event::Window(Window {
+                begin_ns: 0,
+                end_ns: 1,
+                objects: seen,
+                weight,
+                expected: Vec::new(),
+            }));
         }
 
         /// The estimate of the objects of the first call, and how far it may be off.

@@ -4,6 +4,8 @@
 //! A page knows its cohorts by number, and all that is known of an object besides its
 //! address stands there.
 
+use super::super::windows::Weights;
+
 /// Living objects of one call, epoch and window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Cohort {
@@ -32,7 +34,9 @@ pub(super) struct Cohorts {
     latest: Vec<Option<u32>>,
     /// What each object of a window stands for, of those that have ended; `None`: each for
     /// itself, as there are no windows.
-    weights: Option<Vec<f64>>,
+    weights: Option<Vec<Weights>>,
+    /// Bytes that these refer to.
+    weights_memory: usize,
 }
 
 /// They are numbered by 32 bits.
@@ -45,9 +49,10 @@ impl Cohorts {
     }
 
     /// The window under way has ended.
-    pub(super) fn window_ended(&mut self, weight: f64) {
+    pub(super) fn window_ended(&mut self, of_window: Weights) {
         if let Some(weights) = &mut self.weights {
-            weights.push(weight);
+            self.weights_memory += of_window.memory();
+            weights.push(of_window);
         }
     }
 
@@ -58,7 +63,9 @@ impl Cohorts {
     /// How many objects each of a cohort stands for: none, while that is not known.
     pub(super) fn weight(&self, cohort: &Cohort) -> f64 {
         let Some(weights) = &self.weights else { return 1.0 };
-        weights.get(cohort.window as usize).copied().unwrap_or(0.0)
+        // Where objects are seen in windows, a call is of one slot size.
+        let slot = cohort.bytes.checked_div(cohort.objects).unwrap_or(0);
+        weights.get(cohort.window as usize).map_or(0.0, |weights| weights.of(slot))
     }
 
     /// The cohort that an object now belongs to; `None`: there are too many.
@@ -128,6 +135,7 @@ impl Cohorts {
         size_of::<Cohort>() * self.all.capacity()
             + size_of::<u32>() * self.free.capacity()
             + size_of::<Option<u32>>() * self.latest.capacity()
-            + self.weights.as_ref().map_or(0, |weights| size_of::<f64>() * weights.capacity())
+            + self.weights.as_ref().map_or(0, |weights| size_of::<Weights>() * weights.capacity())
+            + self.weights_memory
     }
 }

@@ -23,6 +23,7 @@ pub use page::Fate;
 use page::{Object, PAGE, Page};
 use table::PageTable;
 
+use super::windows::Weights;
 use crate::event::{Alloc, UNKNOWN_SLOT};
 
 /// Bytes of a block that tiny objects share (runtime/malloc.go `maxTinySize`).
@@ -104,9 +105,9 @@ impl Live {
         }
     }
 
-    /// The window under way has ended, each of whose objects stands for so many.
-    pub(super) fn window_ended(&mut self, weight: f64) {
-        self.population.cohorts.window_ended(weight);
+    /// The window under way has ended, whose objects stand for so many.
+    pub(super) fn window_ended(&mut self, weights: Weights) {
+        self.population.cohorts.window_ended(weights);
     }
 
     /// An object of the call with this index.

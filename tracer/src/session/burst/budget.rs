@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::weight::Observed;
+use super::weight::{Observed, Rate};
 use crate::event::Cost;
 
 /// A time with one window in it, CLOCK_MONOTONIC nanoseconds.
@@ -147,7 +147,7 @@ impl Budget {
 
     /// There was a window, and probes from `before` to `after`; around it the target
     /// allocated at these rates, objects a nanosecond.
-    pub(super) fn window(&mut self, before: Cost, observed: &Observed, rates: &[f64], after: Cost) {
+    pub(super) fn window(&mut self, before: Cost, observed: &Observed, rates: &[Rate], after: Cost) {
         let hits = after.hits.saturating_sub(before.hits);
         let around = hits.saturating_sub(observed.objects) as f64 * self.trap_ns;
         let known = self.around.unwrap_or(around);
@@ -155,7 +155,7 @@ impl Budget {
         let open_ns = observed.end_ns.saturating_sub(observed.begin_ns).max(1) as f64;
         let seen = observed.objects as f64 / open_ns;
         // As fast as that may come in the next window.
-        let slowed = |rate: &f64| rate / (1.0 + rate * self.trap_ns / self.cpus.max(1.0));
+        let slowed = |rate: &Rate| rate.objects / (1.0 + rate.objects * self.trap_ns / self.cpus.max(1.0));
         self.pace = rates.iter().map(slowed).fold(seen.max(self.pace * FADING), f64::max);
         // These hits are not what is spent outside.
         self.looked.cost.hits += hits;

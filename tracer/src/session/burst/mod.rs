@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use self::budget::{Budget, Segment};
-use self::weight::{Observed, Reading, rate};
+use self::weight::{Observed, Rate, Reading, rate};
 use super::overhead::Meter;
 use crate::base::{Error, Result, monotonic_ns};
 use crate::event::{Cost, Event, Window};
@@ -140,7 +140,7 @@ impl Windows {
 
     /// Opens a window, shuts it, and tells of it. Returns also at which rates the target
     /// allocates by itself, and when the segment ends.
-    fn window(&mut self, segment: &Segment) -> Result<(Observed, Vec<f64>, u64)> {
+    fn window(&mut self, segment: &Segment) -> Result<(Observed, Vec<Rate>, u64)> {
         let around = Around { memory: self.memory, counters: self.counters.clone(), hits: self.gate.hits() };
         let phase = AtomicU8::new(Around::READ);
         let (observed, readings) = std::thread::scope(|scope| {
@@ -153,19 +153,21 @@ impl Windows {
         let readings = readings.map_err(|_| Error::failed("reading the counters panicked"))??;
         let (before, after) = readings.split_at(readings.partition_point(|r| r.time_ns < observed.begin_ns));
         let rates = [rate(before.iter().rev()), rate(after.iter())];
-        let rates: Vec<f64> = rates.into_iter().flatten().collect();
+        let rates: Vec<Rate> = rates.into_iter().flatten().collect();
         let trap_ns = self.meter.trap_ns();
         let end_ns = segment.end_ns.max(monotonic_ns());
-        let weight = observed.weight(end_ns - segment.begin_ns, trap_ns, rates.iter().copied());
+        let length_ns = end_ns - segment.begin_ns;
+        let weight = observed.weight(length_ns, trap_ns, &rates);
+        let expected = observed.expected(length_ns, trap_ns, &rates);
         let Observed { begin_ns, end_ns: shut_ns, objects, .. } = observed;
         log::debug!(
-            "window of {:.1} ms for {:.1} ms: {objects} objects of {}, {:.1}% of its time traps, weight {weight:.1} {rates:?}",
+            "window of {:.1} ms for {:.1} ms: {objects} objects of {}, {:.1}% of its time traps, weight {weight:.1}, of sizes {expected:?}",
             (shut_ns - begin_ns) as f64 / 1e6,
-            (end_ns - segment.begin_ns) as f64 / 1e6,
+            length_ns as f64 / 1e6,
             segment.allowance,
             100.0 * observed.traps(trap_ns),
         );
-        self.gate.tell(Event::Window(Window { begin_ns, end_ns: shut_ns, objects, weight }));
+        self.gate.tell(Event::Window(Window { begin_ns, end_ns: shut_ns, objects, weight, expected }));
         Ok((observed, rates, end_ns))
     }
 
@@ -254,6 +256,6 @@ impl Around {
     fn reading(&self) -> Result<Reading> {
         let counters = self.counters.read(&self.memory)?.value;
         let time_ns = counters.begin_ns.midpoint(counters.end_ns);
-        Ok(Reading { time_ns, objects: counters.objects, hits: self.hits.read()? })
+        Ok(Reading { time_ns, objects: counters.objects, by_slot: counters.by_slot, hits: self.hits.read()? })
     }
 }

@@ -1,5 +1,7 @@
 //! How many objects one that was seen in a window stands for.
 
+use std::collections::BTreeMap;
+
 use crate::event::Cost;
 
 /// What was seen of a window.
@@ -38,9 +40,8 @@ impl Observed {
     /// equal numbers, and the target's own `rates` around the window, objects a nanosecond,
     /// tell better what it would have done, if it still did the same: never less than it
     /// did between the traps, even if these took only `SURE` of what they are said to take.
-    pub(super) fn weight(&self, segment_ns: u64, trap_ns: u64, rates: impl Iterator<Item = f64>) -> f64 {
+    pub(super) fn weight(&self, segment_ns: u64, trap_ns: u64, rates: &[Rate]) -> f64 {
         let traps = self.traps(trap_ns);
-        let (sum, count) = rates.fold((0.0, 0.0), |(sum, count), rate| (sum + rate, count + 1.0));
         if self.objects == 0 {
             return 0.0;
         }
@@ -49,28 +50,74 @@ impl Observed {
         if traps <= SLIGHTLY_SLOWED {
             return by_time(traps);
         }
-        let by_rate = if count > 0.0 { sum / count * segment_ns as f64 / self.objects as f64 } else { 0.0 };
+        let by_rate = mean(rates, |rate| rate.objects) * segment_ns as f64 / self.objects as f64;
         by_rate.max(by_time(traps * SURE))
+    }
+
+    /// By slot size, how many objects the segment holds, were all of it like the time around
+    /// the window; of sizes that are rare then, nothing. Empty where time tells it better.
+    ///
+    /// Traps slow those most who allocate most, so a goroutine that hardly does is seen too
+    /// much of beside others, and more so in some windows than in others.
+    pub(super) fn expected(&self, segment_ns: u64, trap_ns: u64, rates: &[Rate]) -> Vec<(u64, f64)> {
+        if self.traps(trap_ns) <= SLIGHTLY_SLOWED {
+            return Vec::new();
+        }
+        let mut counted: BTreeMap<u64, u64> = BTreeMap::new();
+        for (slot, objects) in rates.iter().flat_map(|rate| &rate.counted) {
+            *counted.entry(*slot).or_default() += objects;
+        }
+        let known = counted.into_iter().filter(|(_, objects)| *objects >= ENOUGH);
+        let expected = |slot| mean(rates, |rate| rate.of(slot)) * segment_ns as f64;
+        known.map(|(slot, _)| (slot, expected(slot))).collect()
     }
 }
 
-/// The runtime's counter of objects at some time, and the traps by then.
-#[derive(Debug, Clone, Copy)]
+/// 0 of none.
+fn mean(rates: &[Rate], of: impl Fn(&Rate) -> f64) -> f64 {
+    rates.iter().map(of).sum::<f64>() / rates.len().max(1) as f64
+}
+
+/// Objects of a size that tell how fast they come.
+const ENOUGH: u64 = 50;
+
+/// The runtime's counters of objects at some time, all and by slot size, and the traps by
+/// then.
+#[derive(Debug, Clone)]
 pub(super) struct Reading {
     pub(super) time_ns: u64,
     pub(super) objects: u64,
+    pub(super) by_slot: Vec<(u64, u64)>,
     pub(super) hits: u64,
+}
+
+/// How fast a target allocates by itself.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Rate {
+    /// Objects a nanosecond.
+    pub(super) objects: f64,
+    time_ns: u64,
+    /// Of each slot size, in this time.
+    counted: BTreeMap<u64, u64>,
+}
+
+impl Rate {
+    /// Objects in slots of a size, a nanosecond.
+    fn of(&self, slot: u64) -> f64 {
+        self.counted.get(&slot).copied().unwrap_or(0) as f64 / self.time_ns as f64
+    }
 }
 
 /// Readings this far from the first one still tell of it.
 const NEAR_NS: u64 = 10_000_000;
 
-/// Objects a nanosecond that the target allocates while no allocation traps, near the first
-/// such readings; these may go forward or back in time. `None`: there is no telling.
-pub(super) fn rate<'a>(readings: impl Iterator<Item = &'a Reading>) -> Option<f64> {
+/// How fast the target allocates while no allocation traps, near the first such readings;
+/// these may go forward or back in time. `None`: there is no telling.
+pub(super) fn rate<'a>(readings: impl Iterator<Item = &'a Reading>) -> Option<Rate> {
     let readings: Vec<&Reading> = readings.collect();
     let mut first = None;
     let (mut objects, mut time_ns) = (0, 0);
+    let mut counted: BTreeMap<u64, u64> = BTreeMap::new();
     for pair in readings.windows(2) {
         let [a, b] = pair else { continue };
         let made = a.objects.abs_diff(b.objects);
@@ -83,8 +130,13 @@ pub(super) fn rate<'a>(readings: impl Iterator<Item = &'a Reading>) -> Option<f6
         }
         objects += made;
         time_ns += a.time_ns.abs_diff(b.time_ns);
+        let before: BTreeMap<u64, u64> = a.by_slot.iter().copied().collect();
+        for (slot, after) in &b.by_slot {
+            let made = before.get(slot).copied().unwrap_or(0).abs_diff(*after);
+            *counted.entry(*slot).or_default() += made;
+        }
     }
-    (time_ns > 0).then(|| objects as f64 / time_ns as f64)
+    (time_ns > 0).then(|| Rate { objects: objects as f64 / time_ns as f64, time_ns, counted })
 }
 
 #[cfg(test)]
@@ -100,41 +152,63 @@ mod tests {
         Observed { begin_ns: 5_000_000, end_ns: 7_000_000, objects, before, after }
     }
 
+    /// Objects a nanosecond, in a millisecond; all in slots of 48 bytes.
+    fn own(objects: f64) -> Rate {
+        Rate { objects, time_ns: 1_000_000, counted: [(48, (objects * 1e6) as u64)].into() }
+    }
+
+    #[test]
+    fn sizes_are_expected_as_they_came_around_the_window() {
+        let (segment_ns, mut after) = (200_000_000, own(0.01));
+        after.counted.extend([(64, 2_000), (96, 40)]);
+        let rates = [own(0.02), after];
+        // Of the last there are too few to tell.
+        let expected = observed(1900).expected(segment_ns, TRAP_NS, &rates);
+        assert_eq!(expected, [(48, 3e6), (64, 2e5)]);
+        assert_eq!(observed(1900).expected(segment_ns, TRAP_NS, &rates[1..]), [(48, 2e6), (64, 4e5)]);
+        assert_eq!(observed(1900).expected(segment_ns, TRAP_NS, &[]), []);
+        assert_eq!(observed(20).expected(segment_ns, TRAP_NS, &rates), [], "time tells it better");
+    }
+
     #[test]
     fn a_window_that_hardly_slows_is_weighted_by_its_length() {
-        let rates = || [1.0].into_iter();
-        assert_eq!(observed(0).weight(200_000_000, TRAP_NS, rates()), 0.0);
-        let weight = observed(20).weight(200_000_000, TRAP_NS, rates());
+        let rates = [own(1.0)];
+        assert_eq!(observed(0).weight(200_000_000, TRAP_NS, &rates), 0.0);
+        let weight = observed(20).weight(200_000_000, TRAP_NS, &rates);
         assert!((weight - 101.0).abs() < 0.1, "{weight}");
         // A fifth of the time went to the traps.
-        let weight = observed(400).weight(200_000_000, TRAP_NS, rates());
+        let weight = observed(400).weight(200_000_000, TRAP_NS, &rates);
         assert!((weight - 125.0).abs() < 1e-9, "{weight}");
     }
 
     #[test]
     fn a_window_that_slows_is_weighted_by_the_targets_own_rate() {
         // Twenty objects a microsecond before, ten after: three million in the segment.
-        let weight = observed(1900).weight(200_000_000, TRAP_NS, [0.02, 0.01].into_iter());
+        let weight = observed(1900).weight(200_000_000, TRAP_NS, &[own(0.02), own(0.01)]);
         assert!((weight - 3e6 / 1900.0).abs() < 1e-9, "{weight}");
-        let nothing_known = observed(1900).weight(200_000_000, TRAP_NS, [].into_iter());
+        let nothing_known = observed(1900).weight(200_000_000, TRAP_NS, &[]);
         assert!((nothing_known - 100.0 / (1.0 - 0.95 * SURE)).abs() < 1e-6, "{nothing_known}");
         // It had stopped by then.
-        assert_eq!(observed(1900).weight(200_000_000, TRAP_NS, [0.0, 1e-6].into_iter()), nothing_known);
+        assert_eq!(observed(1900).weight(200_000_000, TRAP_NS, &[own(0.0), own(1e-6)]), nothing_known);
     }
 
     #[test]
     fn readings_with_traps_tell_nothing_of_the_own_rate() {
-        let reading = |ms: u64, objects, hits| Reading { time_ns: ms * 1_000_000, objects, hits };
+        let reading = |ms: u64, objects, hits| {
+            let by_slot = vec![(48, objects / 2), (64, objects - objects / 2)];
+            Reading { time_ns: ms * 1_000_000, objects, by_slot, hits }
+        };
         // Ten million objects a second, traps from the third reading to the fourth.
         let mut readings = vec![reading(1, 0, 0), reading(2, 10_000, 0), reading(3, 20_000, 2)];
         readings.push(reading(4, 21_000, 1_001));
         let own = rate(readings.iter().rev()).expect("known");
-        assert!((own - 0.01).abs() < 1e-9, "{own}");
+        assert!((own.objects - 0.01).abs() < 1e-9 && (own.of(48) - 0.005).abs() < 1e-9, "{own:?}");
         assert_eq!(rate(readings[2..].iter()), None);
         readings.extend((5..40).map(|ms| reading(ms, 21_000 + 5_000 * (ms - 4), 1_002)));
         let after = rate(readings[3..].iter()).expect("known");
-        assert!((after - 0.005).abs() < 1e-9, "{after}");
+        assert!((after.objects - 0.005).abs() < 1e-9, "{after:?}");
         assert_eq!(rate([reading(1, 5, 0)].iter()), None);
-        assert_eq!(rate([reading(1, 5, 0), reading(2, 5, 0)].iter()), Some(0.0));
+        let idle = rate([reading(1, 5, 0), reading(2, 5, 0)].iter()).expect("known");
+        assert_eq!((idle.objects, idle.of(48)), (0.0, 0.0));
     }
 }
