@@ -100,8 +100,13 @@ impl<'a> Estimator<'a> {
             Estimator::Windows(windows) => windows.quantile(),
         };
         let width = |deviation: f64| (deviations * deviation).ceil() as u64;
+        // Windows do not tell of sites that none of them saw.
+        let unseen = match self {
+            Estimator::Windows(windows) => windows.unseen_bytes(calls.iter().map(|call| call.weight.slot)),
+            _ => 0.0,
+        };
         Some(ErrorBytes {
-            alloc: width(self.deviation(calls)),
+            alloc: width(self.deviation(calls)).max(unseen.ceil() as u64),
             live: lives.map(|lives| width(self.deviation_alive(calls, lives))),
         })
     }

@@ -9,7 +9,7 @@
 //! a batch tells of a call, c the same of its class, and R the ratio of their sums (Cochran,
 //! Sampling Techniques, 1977, sections 6.3 and 9A.1).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
 
@@ -100,6 +100,8 @@ struct OfClass {
     /// What each batch tells, and their sum.
     batches: Vec<f64>,
     seen: f64,
+    /// Objects that these windows saw.
+    objects: u64,
     /// What the runtime counted; `None`: not known.
     counted: Option<f64>,
 }
@@ -124,6 +126,9 @@ impl<'a> Estimates<'a> {
         let mut classes: BTreeMap<Class, OfClass> = BTreeMap::new();
         for (class, counted) in counted(state).unwrap_or_default() {
             classes.entry(class).or_default().counted = Some(counted);
+        }
+        for sums in state.calls.iter() {
+            classes.entry(Class::of(sums.call.sampled_slot)).or_default().objects += sums.all.objects;
         }
         for (number, batch) in windows.batches().iter().enumerate() {
             for &(call, objects) in batch {
@@ -188,6 +193,18 @@ impl<'a> Estimates<'a> {
         let batches = residuals.len() as f64;
         let squares: f64 = residuals.iter().map(|residual| residual * residual).sum();
         (squares * batches / (batches - 1.0).max(1.0)).sqrt()
+    }
+
+    /// Bytes that sites may have allocated of which no window has seen any object, in the
+    /// classes of these slot sizes: that many at most, with a confidence of 95%, by the rule of
+    /// three (Hanley and Lippman-Hand 1983).
+    pub(super) fn unseen_bytes(&self, slots: impl Iterator<Item = u64>) -> f64 {
+        let classes: BTreeSet<Class> = slots.map(Class::of).collect();
+        let unseen = |class: &Class| {
+            let of_class = self.classes.get(class)?;
+            Some(of_class.counted? * class.bytes() * 3.0 / of_class.objects.max(3) as f64)
+        };
+        classes.iter().filter_map(unseen).sum()
     }
 
     /// The batch that a window is in.
@@ -339,6 +356,9 @@ mod tests {
         let all: f64 = calls.iter().map(|&(call, slot)| estimates.objects(call, slot)).sum();
         assert!((all - (simulated.made[0] + simulated.made[1]) as f64).abs() < 1e-6, "{all}");
         assert!(estimates.deviation(calls.into_iter()) < 1e-3, "there is nothing to be wrong about");
+        let seen: u64 = simulated.state.calls.iter().map(|sums| sums.all.objects).sum();
+        let unseen = estimates.unseen_bytes([SLOT, SLOT].into_iter());
+        assert!((unseen - all * SLOT as f64 * 3.0 / seen as f64).abs() < 1e-3, "{unseen}");
         // Of 96 bytes and of large ones none was seen.
         let sampling = WindowSampling::of(&simulated.state).expect("windows");
         assert_eq!((sampling.windows, sampling.unattributed_bytes), (5, Some(968)));

@@ -109,7 +109,7 @@ impl Rate {
 }
 
 /// Readings this far from the first one still tell of it.
-const NEAR_NS: u64 = 10_000_000;
+const NEAR_NS: u64 = 4_000_000;
 
 /// How fast the target allocates while no allocation traps, near the first such readings;
 /// these may go forward or back in time. `None`: there is no telling.
