@@ -11,14 +11,13 @@ use tests::{GoLine, PATIENCE, Process, Variant, build, start_target};
 use tracer::binary::Binary;
 use tracer::event::{Alloc, Event, StackId, UNKNOWN_SLOT};
 use tracer::plan::{CostClass, Place, ProbePlan, Purpose, Recipe, Site};
-use tracer::source::live::{AttachOptions, GoidOffsets, LiveSource, Method};
+use tracer::source::live::{AttachOptions, LiveSource, Method};
 
 /// The program `steps` of one Go line, running.
 struct Target {
     path: PathBuf,
     binary: Binary,
     plan: ProbePlan,
-    goid: GoidOffsets,
     process: Process,
 }
 
@@ -28,13 +27,8 @@ impl Target {
         let path = build("steps", line, Variant::Plain)?;
         let binary = Binary::parse(std::fs::read(&path)?.into())?;
         let plan = plan(&binary, line)?;
-        // runtime.g and runtime.m by DWARF of the release that GoLine names.
-        let goid = match line.minor {
-            23 => GoidOffsets { g_goid: 160, g_m: 48, m_curg: 192 },
-            _ => GoidOffsets { g_goid: 152, g_m: 48, m_curg: 184 },
-        };
         let process = start_target(&path, &[])?;
-        Ok(Target { path, binary, plan, goid, process })
+        Ok(Target { path, binary, plan, process })
     }
 
     fn options(&self, method: Method) -> AttachOptions<'_> {
@@ -42,8 +36,8 @@ impl Target {
             pid: self.process.pid(),
             plan: &self.plan,
             load_bias: 0,
-            goid: self.goid,
             gc_addresses: None,
+            curg: None,
             sampler: None,
             ring_bytes: 16 << 20,
             max_depth: 128,
@@ -195,8 +189,9 @@ mod privileged {
         }
         let types: HashSet<u64> = allocs.iter().map(|alloc| alloc.type_addr).collect();
         ensure!(types.len() == 1 && !types.contains(&0), "types {types:x?}");
-        let goroutines: HashSet<u64> = allocs.iter().map(|alloc| alloc.goid).collect();
-        ensure!(goroutines.len() == 5 && !goroutines.contains(&0), "goroutines {goroutines:?}");
+        let goroutines: HashSet<u64> = allocs.iter().map(|alloc| alloc.goroutine).collect();
+        // The last one may have got what one of the four before it left.
+        ensure!([4, 5].contains(&goroutines.len()) && !goroutines.contains(&0), "goroutines {goroutines:?}");
         let slot = if go == "1.23" { UNKNOWN_SLOT } else { 160 };
         for alloc in &allocs {
             ensure!(alloc.size == 160 && alloc.slot == slot && alloc.ptr % 16 == 0, "{alloc:?}");

@@ -87,8 +87,9 @@ pub struct Sampler {
     pub rate: u64,
     /// Address of `runtime.MemProfileRate` in the target.
     pub rate_address: u64,
-    /// Offsets in bytes: `p` in runtime.m, `mcache` in runtime.p, and in runtime.mcache
-    /// `nextSample` and `memProfRate`.
+    /// Offsets in bytes: `m` in runtime.g, `p` in runtime.m, `mcache` in runtime.p, and in
+    /// runtime.mcache `nextSample` and `memProfRate`.
+    pub g_m: u64,
     pub m_p: u64,
     pub p_mcache: u64,
     pub next_sample: u64,
@@ -132,7 +133,8 @@ impl Header {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AllocRecord {
     pub header: Header,
-    /// CLOCK_MONOTONIC nanoseconds.
+    /// CLOCK_MONOTONIC nanoseconds, as of the last tick of the kernel's clock (1 to 10 ms) or
+    /// the last time that the collector raised TURN, whichever is later.
     pub time_ns: u64,
     pub ptr: u64,
     pub size: u64,
@@ -140,8 +142,8 @@ pub struct AllocRecord {
     pub slot: u64,
     /// Hash of the return addresses; 0 when there is no stack.
     pub stack: u64,
-    /// 0 when it could not be read.
-    pub goid: u64,
+    /// Address of the goroutine's runtime.g.
+    pub g: u64,
 }
 
 /// Marking has ended: the world is stopped and `header.epoch` begins.
@@ -191,8 +193,8 @@ pub struct AssistRecord {
     pub header: Header,
     pub begin_ns: u64,
     pub end_ns: u64,
-    /// 0 when it could not be read.
-    pub goid: u64,
+    /// Address of the goroutine's runtime.g.
+    pub g: u64,
 }
 
 /// The return addresses behind one stack hash, innermost first. The kernel reserves

@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use tracer_common::{AssistRecord, EpochRecord, GcRecord, Header, MAX_GC_WORDS, Recipe, StwRecord};
 
-use crate::{EPOCH, EVENTS, GC_ADDRESSES, read, regs, send};
+use crate::{EPOCH, EVENTS, G_M, GC_ADDRESSES, M_CURG, read, regs, send};
 
 /// What was seen of the cycle and the stop that are under way. The runtime lets only one
 /// of each be at a time (`gcsema`, `worldsema`), so no two CPUs write it at once.
@@ -122,11 +122,22 @@ pub fn assist_end(ctx: &ProbeContext, recipe: &Recipe) {
         header: send::header(Header::ASSIST, recipe, send::epoch()),
         begin_ns,
         end_ns: send::now(),
-        goid: read::goid(regs(ctx)),
+        g: assisting(regs(ctx).r14),
     };
     let _gone = ASSISTS.remove(&thread);
     if EVENTS.output::<AssistRecord>(&record, wake).is_err() {
         send::count_lost_event();
+    }
+}
+
+/// The goroutine on whose behalf `g` marks: itself, or, where that is the thread's own g0
+/// (as in `gcAssistAlloc1`, which runs on the system stack), the one that switched to it.
+#[inline(always)]
+fn assisting(g: u64) -> u64 {
+    let m = read::word(g.wrapping_add(u64::from(G_M.load())));
+    match read::word(m.wrapping_add(u64::from(M_CURG.load()))) {
+        0 => g,
+        curg => curg,
     }
 }
 

@@ -5,12 +5,11 @@
 //! hash is seen. Speed decides: each helper call is some ten to twenty nanoseconds of
 //! the target's time, so there are as few as possible.
 //!
-//! It must pass the verifier of Linux 5.10: bounded loops, computed offsets into the
-//! program's stack (5.12) and attach cookies (5.15) only where `WINDOWS` and `COOKIES`
-//! say that they exist.
+//! It must pass the verifier of Linux 5.10: bounded loops, atomic exchanges (5.12) and
+//! attach cookies (5.15) only where `WINDOWS` and `COOKIES` say that they exist.
 //! It must also bear being preempted by itself: a `uprobe_multi` link runs it with
-//! migration disabled but preemption on, so nothing is kept in per-CPU scratch memory
-//! and per-CPU counters are atomic.
+//! migration disabled but preemption on, so per-CPU counters are atomic, and per-CPU
+//! scratch memory is had by one run at a time.
 #![no_std]
 #![no_main]
 // Atomic addition: the target has no compare-and-swap, so core offers none of its own.
@@ -39,12 +38,9 @@ use tracer_common::{Counters, GcAddresses, MAX_DEPTH, MAX_SITES, Recipe};
 /// Whether the kernel has attach cookies; else sites are found by instruction pointer.
 #[unsafe(no_mangle)]
 static COOKIES: Global<u32> = Global::new(1);
-/// Whether the verifier lets the program read its own stack at a computed offset.
+/// Whether a word can be exchanged atomically, by which runs take turns with scratch memory.
 #[unsafe(no_mangle)]
 static WINDOWS: Global<u32> = Global::new(1);
-/// Offset of `goid` in runtime.g.
-#[unsafe(no_mangle)]
-static G_GOID: Global<u32> = Global::new(0);
 /// Offset of `m` in runtime.g.
 #[unsafe(no_mangle)]
 static G_M: Global<u32> = Global::new(0);
@@ -70,6 +66,10 @@ static SITES_BY_IP: HashMap<u64, u32> = HashMap::with_max_entries(MAX_SITES as u
 /// GC cycles whose end of marking was seen.
 #[map]
 static EPOCH: Array<u32> = Array::with_max_entries(1, 0);
+/// Raised by the collector when the times of later events must be told apart from those of
+/// earlier ones.
+#[map]
+static TURN: Array<u32> = Array::with_max_entries(1, 0);
 /// What is read of each GC cycle.
 #[map]
 static GC_ADDRESSES: Array<GcAddresses> = Array::with_max_entries(1, 0);

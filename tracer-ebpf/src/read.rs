@@ -1,65 +1,109 @@
-//! Reading the target: its stack, the values a recipe names, the goroutine's id.
+//! Reading the target: its stack, and the values a recipe names.
 
-use core::{arch::asm, mem::MaybeUninit};
+use core::{arch::asm, mem::MaybeUninit, ptr::null_mut};
 
-use aya_ebpf::{bindings::pt_regs, helpers::generated::bpf_probe_read_user};
+use aya_ebpf::{bindings::pt_regs, helpers::generated::bpf_probe_read_user, macros::map, maps::PerCpuArray};
 use tracer_common::Place;
 
-use crate::{G_GOID, G_M, M_CURG, WINDOWS};
+use crate::WINDOWS;
 
-/// Bytes of the stack that are read at once, a power of two: a read's price is the call,
-/// not the bytes. 256 hold some four frames, and leave room on the program's own stack
-/// of 512.
-const BLOCK: u64 = 256;
+/// Most bytes of the stack that are read at once: a read's price is the call, not the bytes.
+const WINDOW: u64 = 1016;
 
-/// The place of no block.
-const NOT_OPEN: u64 = 1;
+/// All bits of a number of bytes up to [`WINDOW`], by which the verifier knows its bounds.
+const BITS: u64 = 1023;
 
-/// An aligned block of the target's stack and the word below it, so that every pair of
-/// words whose second one lies in the block is inside. Of an aligned block only that word
-/// can lie in a page that is not there.
+/// What is not read at once is not read beyond: the next page may not be there.
+const PAGE: u64 = 4096;
+
+/// Where the bytes of a window lie. Of each CPU one run of the program may have it.
+#[map]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+struct Scratch {
+    /// 1 while a run has it: another task may preempt that one and run the program, too.
+    taken: u64,
+    words: [u64; BITS as usize / 8 + 2],
+}
+
+/// A part of the target's stack, read at once; nothing at first.
 pub struct Window {
-    block: u64,
-    words: MaybeUninit<[u64; BLOCK as usize / 8 + 1]>,
+    /// Null: words are read one by one.
+    scratch: *mut Scratch,
+    /// The address of the first word.
+    start: u64,
+    /// How many bytes of it hold the first word of a pair.
+    bytes: u64,
 }
 
 impl Window {
-    /// To be opened: filled in place, as a move would copy it.
-    #[inline(always)]
     pub fn closed() -> Window {
-        Window { block: NOT_OPEN, words: MaybeUninit::uninit() }
+        Window { scratch: null_mut(), start: 0, bytes: 0 }
     }
 
-    /// Reads the block that the pair at `address` is in.
+    /// What the stack holds from `address` on, if this run can have the CPU's scratch memory.
     #[inline(always)]
-    pub fn open(&mut self, address: u64) -> Result<(), ()> {
-        self.block = block(address);
-        // SAFETY: the array is that long.
-        let read =
-            unsafe { user(self.block.wrapping_sub(8), self.words.as_mut_ptr().cast(), BLOCK as usize + 8) };
+    pub fn open(address: u64) -> Window {
+        let mut window = Window::closed();
+        if WINDOWS.load() != 0
+            && let Some(scratch) = SCRATCH.get_ptr_mut(0)
+        {
+            let mut taken = 1u64;
+            // SAFETY: the entry lives as long as the program; all runs of it take turns by this.
+            unsafe { asm!("{0} = xchg_64({1} + 0, {0})", inout(reg) taken, in(reg) scratch) };
+            if taken == 0 {
+                window.scratch = scratch;
+                let _word_by_word = window.move_to(address);
+            }
+        }
+        window
+    }
+
+    /// Lets others have the memory.
+    #[inline(always)]
+    pub fn close(self) {
+        if !self.scratch.is_null() {
+            // SAFETY: this run has it until now.
+            unsafe { (&raw mut (*self.scratch).taken).write_volatile(0) };
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        !self.scratch.is_null()
+    }
+
+    #[inline(always)]
+    fn move_to(&mut self, address: u64) -> Result<(), ()> {
+        // The two words of a pair may lie on two pages: then both are needed.
+        let mut bytes = (PAGE - address % PAGE).min(WINDOW).max(16);
+        self.start = address;
+        self.bytes = bytes - 8;
+        // SAFETY: the mask changes nothing, but tells the verifier that the words have room.
+        let read = unsafe {
+            asm!("{0} &= 1023", inout(reg) bytes);
+            user(address, (&raw mut (*self.scratch).words).cast(), bytes)
+        };
         if read.is_err() {
-            // The word below an aligned block may lie in a page that the stack has not yet
-            // reached: that says nothing of the words in the block.
-            self.block = NOT_OPEN;
+            self.bytes = 0;
         }
         read
     }
 
-    /// The two words at `address`; the window moves there.
+    /// The two words at `address`; the window, which must be open, moves there.
     #[inline(always)]
     pub fn pair(&mut self, address: u64) -> Result<[u64; 2], ()> {
-        if block(address) != self.block {
-            self.open(address)?;
+        if address.wrapping_sub(self.start) >= self.bytes {
+            self.move_to(address)?;
         }
-        // SAFETY: the block was read.
+        // SAFETY: that is where the words were read to.
         Ok(unsafe { self.inside(address) })
     }
 
     /// The word at `address`; 0 when it is not readable. The window stays.
     #[inline(always)]
     fn word(&self, address: u64) -> u64 {
-        if WINDOWS.load() != 0 && block(address) == self.block {
-            // SAFETY: the block was read.
+        if address.wrapping_sub(self.start) < self.bytes {
+            // SAFETY: as above.
             unsafe { self.inside(address)[0] }
         } else {
             word(address)
@@ -67,24 +111,18 @@ impl Window {
     }
 
     /// # Safety
-    /// The block must be that of `address`, and have been read.
+    /// The pair at `address` must be in the window.
     #[inline(always)]
     unsafe fn inside(&self, address: u64) -> [u64; 2] {
-        let mut offset = address.wrapping_add(8);
-        // SAFETY: the mask keeps both words in the array, and says so to the verifier,
-        // which also insists on alignment; the compiler must not optimise it away.
+        let mut offset = address.wrapping_sub(self.start);
+        // SAFETY: the mask keeps both words in the memory, and says so to the verifier; the
+        // compiler must not optimise it away.
         unsafe {
-            asm!("{0} &= 248", inout(reg) offset);
-            let pair = self.words.as_ptr().cast::<u64>().byte_add(offset as usize);
+            asm!("{0} &= 1023", inout(reg) offset);
+            let pair = (&raw const (*self.scratch).words).cast::<u64>().byte_add(offset as usize);
             [pair.read_volatile(), pair.add(1).read_volatile()]
         }
     }
-}
-
-/// The block that the pair at `address` is in, by its first address.
-#[inline(always)]
-fn block(address: u64) -> u64 {
-    address.wrapping_add(8) & !(BLOCK - 1)
 }
 
 /// Copies `bytes` of the target's memory; zeroes and `Err` when they are not readable.
@@ -92,7 +130,7 @@ fn block(address: u64) -> u64 {
 /// # Safety
 /// `words` must have room for them.
 #[inline(always)]
-unsafe fn user(address: u64, words: *mut u64, bytes: usize) -> Result<(), ()> {
+unsafe fn user(address: u64, words: *mut u64, bytes: u64) -> Result<(), ()> {
     // SAFETY: the caller's promise; the helper checks the source.
     match unsafe { bpf_probe_read_user(words.cast(), bytes as u32, address as *const _) } {
         0 => Ok(()),
@@ -162,18 +200,4 @@ fn register(regs: &pt_regs, number: u64) -> u64 {
         0 rax 1 rcx 2 rdx 3 rbx 4 rsp 5 rbp 6 rsi 7 rdi
         8 r8 9 r9 10 r10 11 r11 12 r12 13 r13 14 r14 15 r15
     }
-}
-
-/// The goroutine on whose behalf the code runs: r14 is g in Go code (ABIInternal), and
-/// on a thread's own g0, whose id is 0, `g.m.curg` is the goroutine that switched to it.
-#[inline(always)]
-pub fn goid(regs: &pt_regs) -> u64 {
-    let g = regs.r14;
-    let id = word(g.wrapping_add(u64::from(G_GOID.load())));
-    if id != 0 {
-        return id;
-    }
-    let m = word(g.wrapping_add(u64::from(G_M.load())));
-    let curg = word(m.wrapping_add(u64::from(M_CURG.load())));
-    word(curg.wrapping_add(u64::from(G_GOID.load())))
 }

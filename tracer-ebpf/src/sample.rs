@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use tracer_common::Sampler;
 
-use crate::{G_M, read, regs};
+use crate::{read, regs};
 
 #[map]
 static SAMPLER: Array<Sampler> = Array::with_max_entries(1, 0);
@@ -37,7 +37,7 @@ pub fn is_biased(ctx: &ProbeContext) -> bool {
     if sampler.rate == 1 {
         return false;
     }
-    let m = read::word(regs(ctx).r14.wrapping_add(u64::from(G_M.load())));
+    let m = read::word(regs(ctx).r14.wrapping_add(sampler.g_m));
     let p = read::word(m.wrapping_add(sampler.m_p));
     let mcache = read::word(p.wrapping_add(sampler.p_mcache));
     if sampler.mcache_rate != Sampler::NO_FIELD {

@@ -4,13 +4,15 @@ use core::arch::asm;
 
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::bpf_jiffies64},
+    macros::map,
+    maps::PerCpuArray,
     programs::ProbeContext,
 };
 use aya_log_ebpf::debug;
 use tracer_common::{AllocRecord, Counters, Header, Recipe};
 
-use crate::{COUNTERS, EPOCH, EVENTS, GATED, WAKE_BYTES, WINDOWS, gate, read, regs, stack};
+use crate::{COUNTERS, EPOCH, EVENTS, GATED, TURN, WAKE_BYTES, gate, read, regs, stack};
 
 /// Hits of one CPU between two looks at how full the ring is.
 const HITS_PER_LOOK: u64 = 32;
@@ -22,27 +24,32 @@ pub fn alloc(ctx: &ProbeContext, recipe: &Recipe) {
         return;
     }
     let regs = regs(ctx);
-    let mut window = read::Window::closed();
-    // What is not read at once is read word by word.
-    let _one_by_one = WINDOWS.load() != 0 && window.open(regs.rbp).is_ok();
-    let mut record = AllocRecord {
-        header: header(Header::ALLOC, recipe, epoch()),
-        time_ns: now(),
-        ptr: read::place(regs, &window, &recipe.ptr),
-        size: read::place(regs, &window, &recipe.size),
-        type_addr: read::place(regs, &window, &recipe.type_),
-        slot: read::place(regs, &window, &recipe.slot),
-        stack: 0,
-        goid: read::goid(regs),
-    };
+    let mut window = read::Window::open(regs.rbp);
+    let ptr = read::place(regs, &window, &recipe.ptr);
+    let size = read::place(regs, &window, &recipe.size);
+    let type_addr = read::place(regs, &window, &recipe.type_);
+    let slot = read::place(regs, &window, &recipe.slot);
     // Last: the walk moves the window.
-    record.stack = stack::hash_and_send(regs.rbp, &mut window, wake);
-    if record.stack == 0 {
+    let stack = stack::hash_and_send(regs.rbp, &mut window, wake);
+    window.close();
+    if stack == 0 {
         debug!(ctx, "no stack at rbp {:x}", regs.rbp);
     }
-    if EVENTS.output::<AllocRecord>(&record, wake).is_err() {
+    let Some(mut entry) = EVENTS.reserve::<AllocRecord>(0) else {
         count_lost_event();
-    }
+        return;
+    };
+    entry.write(AllocRecord {
+        header: header(Header::ALLOC, recipe, epoch()),
+        time_ns: recent(),
+        ptr,
+        size,
+        type_addr,
+        slot,
+        stack,
+        g: regs.r14,
+    });
+    entry.submit(wake);
 }
 
 #[inline(always)]
@@ -55,6 +62,44 @@ pub fn header(kind: u8, recipe: &Recipe, epoch: u32) -> Header {
 #[inline(always)]
 pub fn epoch() -> u32 {
     EPOCH.get(0).copied().unwrap_or(0)
+}
+
+/// The time as last asked for on a CPU.
+#[map]
+static CLOCK: PerCpuArray<Clock> = PerCpuArray::with_max_entries(1, 0);
+
+struct Clock {
+    time_ns: u64,
+    /// What [`turn`] was then.
+    turn: u64,
+}
+
+/// When this tick of the kernel's clock (1 to 10 ms) began here, or this turn: asking for
+/// the time takes as long as sending an event.
+#[inline(always)]
+fn recent() -> u64 {
+    let Some(clock) = CLOCK.get_ptr_mut(0) else {
+        return 0;
+    };
+    let turn = turn();
+    // SAFETY: the entry lives as long as the program. A task that preempts this one here
+    // leaves a time that is no older.
+    unsafe {
+        if (&raw const (*clock).turn).read_volatile() != turn {
+            (&raw mut (*clock).time_ns).write_volatile(now());
+            (&raw mut (*clock).turn).write_volatile(turn);
+        }
+        (&raw const (*clock).time_ns).read_volatile()
+    }
+}
+
+/// Changes with each tick, and when the collector wants later times to be told apart from
+/// earlier ones.
+#[inline(always)]
+fn turn() -> u64 {
+    let asked = TURN.get(0).copied().unwrap_or(0);
+    // SAFETY: the helper has no preconditions; the kernel makes it a load.
+    unsafe { bpf_jiffies64() }.wrapping_add(u64::from(asked) << 32)
 }
 
 #[inline(always)]

@@ -5,7 +5,7 @@ use core::{arch::asm, ptr::write_volatile};
 use aya_ebpf::{macros::map, maps::Array};
 use tracer_common::{Header, MAX_DEPTH, StackRecord};
 
-use crate::{DEPTH, EVENTS, WINDOWS, read, send};
+use crate::{DEPTH, EVENTS, read, send};
 
 macro_rules! repeat_128 {
     ($block:block) => {
@@ -95,7 +95,7 @@ fn not_above(next: u64, frame: u64) -> u64 {
 /// The hash of the stack's return addresses; `SEED` when there are none.
 #[inline(always)]
 fn hash(rbp: u64, window: &mut read::Window) -> u64 {
-    if WINDOWS.load() != 0
+    if window.is_open()
         && let Some(hash) = hash_in_windows(rbp, window)
     {
         return hash;

@@ -143,6 +143,8 @@ pub struct SiteInfo {
 /// One completed allocation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Alloc {
+    /// A little old: as of the last tick of the kernel's clock, of 1 to 10 ms, but never of
+    /// before a reading of the counters that it is not of before.
     pub time_ns: u64,
     /// The pointer the program got; may lie inside a slot (tiny objects, malloc headers).
     pub ptr: u64,
@@ -155,7 +157,9 @@ pub struct Alloc {
     /// The element type's `*_type`; 0 when untyped, or unknown at this site.
     pub type_addr: u64,
     pub stack: StackId,
-    pub goid: u64,
+    /// The goroutine, by the address of its runtime.g: one that begins after it has ended may
+    /// have the same.
+    pub goroutine: u64,
     pub site: SiteId,
     pub epoch: u32,
     pub cpu: u32,
@@ -245,8 +249,9 @@ pub enum GcTrigger {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Assist {
-    /// The goroutine, whose next [`Alloc`] is the one that had to wait for this.
-    pub goid: u64,
+    /// As in the [`Alloc`] that had to wait for this, the next one of the goroutine.
+    #[serde(alias = "goid")]
+    pub goroutine: u64,
     pub begin_ns: u64,
     pub end_ns: u64,
 }

@@ -149,7 +149,7 @@ fn allocations() -> Vec<Event> {
                 slot: *slot,
                 type_addr: *type_addr,
                 stack,
-                goid: 1 + n % 3,
+                goroutine: 1 + n % 3,
                 site: SiteId(0),
                 epoch: u32::from(i > 4),
                 cpu: (n % 2) as u32,
@@ -158,8 +158,8 @@ fn allocations() -> Vec<Event> {
         if i == 4 {
             events.extend(collection(1, time_ns, |i, n| i < 3 && n % 3 == 0));
             // The goroutines whose next allocations are the first and second of the next call.
-            for (goid, length) in [(1, 90_000), (1, 40_000), (2, 10_000)] {
-                events.push(Event::Assist(Assist { goid, begin_ns: time_ns, end_ns: time_ns + length }));
+            for (goroutine, length) in [(1, 90_000), (1, 40_000), (2, 10_000)] {
+                events.push(Event::Assist(Assist { goroutine, begin_ns: time_ns, end_ns: time_ns + length }));
             }
         }
     }

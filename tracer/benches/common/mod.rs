@@ -31,7 +31,7 @@ pub(crate) fn allocations(count: u64) -> Vec<Event> {
                 slot,
                 type_addr: 0x4a_0000 + 64 * (call % 500),
                 stack: StackId(call.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-                goid: 1 + call % 50,
+                goroutine: 1 + call % 50,
                 site: SiteId((call % 3) as u16),
                 epoch: (time_ns >> 30) as u32,
                 cpu: cpu as u32,

@@ -18,7 +18,7 @@ const TIME: usize = 2;
 const PTR: usize = 3;
 const SIZE: usize = 4;
 const SLOT: usize = 5;
-const GOID: usize = 6;
+const GOROUTINE: usize = 6;
 const EPOCH: usize = 7;
 const CPU: usize = 8;
 const RECORDS: usize = 9;
@@ -52,12 +52,12 @@ struct Running {
     time_ns: u64,
     epoch: u64,
     /// By the low byte of the CPU number: a goroutine stays on its CPU for a while.
-    goid: [u64; 256],
+    goroutine: [u64; 256],
 }
 
 impl Default for Running {
     fn default() -> Running {
-        Running { time_ns: 0, epoch: 0, goid: [0; 256] }
+        Running { time_ns: 0, epoch: 0, goroutine: [0; 256] }
     }
 }
 
@@ -93,17 +93,17 @@ impl Encoder {
             None => self.add_call(call),
         };
         let latest = &mut self.latest[index as usize];
-        let goid = &mut self.running.goid[(a.cpu & 0xff) as usize];
+        let goroutine = &mut self.running.goroutine[(a.cpu & 0xff) as usize];
         varint::put(&mut self.sections[CALL], u64::from(index));
         varint::put_delta(&mut self.sections[TIME], self.running.time_ns, a.time_ns);
         varint::put_delta(&mut self.sections[PTR], latest.ptr, a.ptr);
         varint::put_delta(&mut self.sections[SIZE], latest.size, a.size);
         varint::put_delta(&mut self.sections[SLOT], latest.slot, a.slot);
-        varint::put_delta(&mut self.sections[GOID], *goid, a.goid);
+        varint::put_delta(&mut self.sections[GOROUTINE], *goroutine, a.goroutine);
         varint::put_delta(&mut self.sections[EPOCH], self.running.epoch, u64::from(a.epoch));
         varint::put(&mut self.sections[CPU], u64::from(a.cpu));
         (latest.ptr, latest.size, latest.slot) = (a.ptr, a.size, a.slot);
-        *goid = a.goid;
+        *goroutine = a.goroutine;
         self.running.time_ns = a.time_ns;
         self.running.epoch = u64::from(a.epoch);
         self.allocs += 1;
@@ -244,11 +244,11 @@ impl Decoder {
         let index = usize::try_from(varint::get(&mut self.sections[CALL])?).ok()?;
         let latest = self.latest.get_mut(index)?;
         let cpu = u32::try_from(varint::get(&mut self.sections[CPU])?).ok()?;
-        let goid = &mut self.running.goid[(cpu & 0xff) as usize];
+        let goroutine = &mut self.running.goroutine[(cpu & 0xff) as usize];
         latest.ptr = varint::get_delta(&mut self.sections[PTR], latest.ptr)?;
         latest.size = varint::get_delta(&mut self.sections[SIZE], latest.size)?;
         latest.slot = varint::get_delta(&mut self.sections[SLOT], latest.slot)?;
-        *goid = varint::get_delta(&mut self.sections[GOID], *goid)?;
+        *goroutine = varint::get_delta(&mut self.sections[GOROUTINE], *goroutine)?;
         self.running.time_ns = varint::get_delta(&mut self.sections[TIME], self.running.time_ns)?;
         self.running.epoch = varint::get_delta(&mut self.sections[EPOCH], self.running.epoch)?;
         Some(Event::Alloc(Alloc {
@@ -258,7 +258,7 @@ impl Decoder {
             slot: latest.slot,
             type_addr: latest.call.type_addr,
             stack: StackId(latest.call.stack),
-            goid: *goid,
+            goroutine: *goroutine,
             site: SiteId(latest.call.site),
             epoch: u32::try_from(self.running.epoch).ok()?,
             cpu,

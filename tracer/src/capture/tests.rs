@@ -26,11 +26,11 @@ fn read(bytes: &[u8]) -> Result<(Vec<Event>, Damage), crate::base::Error> {
 
 prop_compose! {
     fn alloc()(
-        time_ns: u64, ptr: u64, size: u64, slot: u64, type_addr: u64, goid: u64, epoch: u32, cpu: u32,
+        time_ns: u64, ptr: u64, size: u64, slot: u64, type_addr: u64, goroutine: u64, epoch: u32, cpu: u32,
         site in 0..4u16, stack in 0..6u64,
     ) -> Event {
         let (stack, site) = (StackId(stack), SiteId(site));
-        Event::Alloc(Alloc { time_ns, ptr, size, slot, type_addr, stack, goid, site, epoch, cpu })
+        Event::Alloc(Alloc { time_ns, ptr, size, slot, type_addr, stack, goroutine, site, epoch, cpu })
     }
 }
 
@@ -77,7 +77,7 @@ fn event() -> impl Strategy<Value = Event> {
             Event::GcCycle(GcCycle { cycle, end_ns, gc_percent, ..GcCycle::default() })
         }),
         1 => (any::<u64>(), any::<u64>())
-            .prop_map(|(goid, begin_ns)| Event::Assist(Assist { goid, begin_ns, end_ns: 7 })),
+            .prop_map(|(goroutine, begin_ns)| Event::Assist(Assist { goroutine, begin_ns, end_ns: 7 })),
         1 => (any::<Option<u8>>(), any::<u64>()).prop_map(|(reason, begin_ns)| Event::Stw(Stw {
             reason: reason.map(|n| n.to_string()),
             begin_ns,

@@ -134,9 +134,9 @@ impl State {
                 self.latest_ns = self.latest_ns.max(cycle.time_ns);
                 self.gc_cycles.insert(cycle.cycle, *cycle);
             }
-            Event::Assist(Assist { goid, begin_ns, end_ns }) => {
+            Event::Assist(Assist { goroutine, begin_ns, end_ns }) => {
                 self.latest_ns = self.latest_ns.max(*end_ns);
-                self.assisting.entry(*goid).or_default().add(*begin_ns, *end_ns);
+                self.assisting.entry(*goroutine).or_default().add(*begin_ns, *end_ns);
             }
             Event::Stw(stop) => {
                 self.latest_ns = self.latest_ns.max(stop.end_ns);
@@ -201,7 +201,7 @@ impl State {
         self.latest_ns = self.latest_ns.max(alloc.time_ns);
         self.latest_epoch = self.latest_epoch.max(alloc.epoch);
         if !self.assisting.is_empty()
-            && let Some(assists) = self.assisting.remove(&alloc.goid)
+            && let Some(assists) = self.assisting.remove(&alloc.goroutine)
         {
             self.assists.entry(alloc.stack).or_default().merge(&assists);
         }

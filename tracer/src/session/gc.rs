@@ -9,7 +9,7 @@ use crate::base::{Error, Result};
 use crate::event::{Event, GcCycle};
 use crate::plan::ProbePlan;
 use crate::runtime::{GcRecord, Layout};
-use crate::source::live::{AttachOptions, GoidOffsets, LiveSource, Method};
+use crate::source::live::{AttachOptions, LiveSource, Method};
 use crate::target::{Identity, Watch};
 
 /// How to follow.
@@ -96,8 +96,8 @@ fn attach(target: &Identity, options: &GcOptions) -> Result<LiveSource> {
         pid: target.target.pid,
         plan: &plan,
         load_bias,
-        goid: GoidOffsets { g_goid: 0, g_m: 0, m_curg: 0 },
         gc_addresses: Some(gc_addresses),
+        curg: None,
         sampler: None,
         ring_bytes: RING_BYTES,
         max_depth: 1,

@@ -22,7 +22,7 @@ use crate::memory::LiveMemory;
 use crate::model::State;
 use crate::plan::ProbePlan;
 use crate::runtime::{Bucket, CounterReader, GcRecord, Layout, ProfileReader, SpanReader};
-use crate::source::live::{AttachOptions, GoidOffsets, LiveSource, Method, Prepared, trap_cost};
+use crate::source::live::{AttachOptions, CurgOffsets, LiveSource, Method, Prepared, trap_cost};
 use crate::target::{Ended, Identity, Watch};
 
 /// How to record.
@@ -141,14 +141,15 @@ pub async fn record<W: Write>(
     let trap = trap_cost(Method::Auto);
     let attach = AttachOptions {
         sampler: sampler.as_ref().map(|sampler| sampler.in_kernel(&layout)),
-        ..attach_options(target, &layout, &plan, gc_addresses, options)
+        curg: Some(CurgOffsets { g_m: layout.g.m as u32, m_curg: layout.m.curg as u32 }),
+        ..attach_options(target, &plan, gc_addresses, options)
     };
     let prepared = Prepared::new(&attach)?;
     let mut recorder = Recorder::start(target, &layout, &plan, sampler, &memory, writer, options)?;
     let mut source = prepared.attach()?;
     recorder.set_rate(pid, announce)?;
     recorder.measure(trap, pid, options)?;
-    recorder.read_counters()?;
+    recorder.read_counters(&mut source)?;
     recorder.follow(target, &layout, &source, options.max_memory).await?;
     ready()?;
     // Not before a program of ours runs: there is nothing to learn of it.
@@ -171,7 +172,7 @@ pub async fn record<W: Write>(
                 ended?;
             }
             _ = tick.tick() => {
-                recorder.read_counters()?;
+                recorder.read_counters(&mut source)?;
                 recorder.tell_cost(&source)?;
                 recorder.check_sampler()?;
                 recorder.writer.flush()?;
@@ -196,7 +197,7 @@ pub async fn record<W: Write>(
         }
     };
     recorder.end_bursts(&mut source, &mut bursts).await?;
-    recorder.read_counters()?;
+    recorder.read_counters(&mut source)?;
     recorder.tell_cost(&source)?;
     recorder.check_sampler()?;
     recorder.judge_the_rest(&mut source, &watch).await?;
@@ -211,7 +212,6 @@ pub async fn record<W: Write>(
 
 fn attach_options<'a>(
     target: &Identity,
-    layout: &Layout,
     plan: &'a ProbePlan,
     gc_addresses: Option<GcAddresses>,
     options: &Options,
@@ -220,12 +220,8 @@ fn attach_options<'a>(
         pid: target.target.pid,
         plan,
         load_bias: target.target.load_bias,
-        goid: GoidOffsets {
-            g_goid: layout.g.goid as u32,
-            g_m: layout.g.m as u32,
-            m_curg: layout.m.curg as u32,
-        },
         gc_addresses,
+        curg: None,
         sampler: None,
         ring_bytes: options.ring_bytes,
         max_depth: options.max_depth,
@@ -467,7 +463,7 @@ impl<'a, W: Write> Recorder<'a, W> {
         let limit_percent = breaker.limit_percent();
         // Read for the last time while every allocation is still seen, so that coverage is
         // that of the time until now.
-        self.read_counters()?;
+        self.read_counters(source)?;
         self.counters = None;
         self.end_bursts(source, bursts).await?;
         source.detach_allocations();
@@ -522,9 +518,11 @@ impl<'a, W: Write> Recorder<'a, W> {
 
     /// Reads the runtime's counters. That they cannot be read any more, as when the
     /// target has just ended, leaves coverage to the readings before.
-    fn read_counters(&mut self) -> Result<()> {
+    fn read_counters(&mut self, source: &mut LiveSource) -> Result<()> {
         let Some(reader) = &self.counters else { return Ok(()) };
-        match reader.read(self.memory) {
+        let read = reader.read(self.memory);
+        source.turn()?;
+        match read {
             Ok(read) => {
                 for note in read.notes {
                     self.put(Event::Note(note))?;

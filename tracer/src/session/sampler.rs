@@ -46,6 +46,7 @@ impl Sampler {
         tracer_common::Sampler {
             rate: self.rate,
             rate_address: self.reader.rate_address(),
+            g_m: layout.g.m,
             m_p: layout.m.p,
             p_mcache: layout.p.mcache,
             next_sample: layout.mcache.next_sample,

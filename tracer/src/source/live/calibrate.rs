@@ -4,7 +4,7 @@ use std::arch::naked_asm;
 use std::time::{Duration, Instant};
 
 use super::object::Program;
-use super::{AttachOptions, GoidOffsets, Method, attach};
+use super::{AttachOptions, Method, attach};
 use crate::base::{Error, Result};
 use crate::plan::{CostClass, Place, ProbePlan, Purpose, Recipe, Site};
 use crate::target::read_maps;
@@ -35,9 +35,8 @@ pub fn trap_cost(method: Method) -> Result<Duration> {
         pid,
         plan: &plan,
         load_bias: 0,
-        // The descriptor of a goroutine that begins with its id.
-        goid: GoidOffsets { g_goid: 0, g_m: 0, m_curg: 0 },
         gc_addresses: None,
+        curg: None,
         sampler: None,
         ring_bytes: RING_BYTES,
         max_depth: 128,

@@ -8,7 +8,7 @@ use aya::maps::MapType;
 use aya::util::KernelVersion;
 
 use super::object::{self, MULTI_SINCE, Program};
-use super::{AttachOptions, GoidOffsets, Method};
+use super::{AttachOptions, Method};
 use crate::plan::{CostClass, ProbePlan, Purpose, Site};
 
 /// One thing attaching depends on.
@@ -146,8 +146,8 @@ fn program() -> Check {
         pid: 0,
         plan: &plan,
         load_bias: 0,
-        goid: GoidOffsets { g_goid: 0, g_m: 0, m_curg: 0 },
         gc_addresses: None,
+        curg: None,
         sampler: None,
         ring_bytes: 64 << 10,
         max_depth: 128,

@@ -33,10 +33,12 @@ pub struct AttachOptions<'a> {
     pub plan: &'a ProbePlan,
     /// Run-time address minus link-time address of the executable.
     pub load_bias: u64,
-    pub goid: GoidOffsets,
     /// Where the runtime keeps its records of GC cycles, for sites with
     /// [`Purpose::GcRecord`](crate::plan::Purpose).
     pub gc_addresses: Option<GcAddresses>,
+    /// How the goroutine that assists is found, for sites with
+    /// [`Purpose::AssistEnd`](crate::plan::Purpose).
+    pub curg: Option<CurgOffsets>,
     /// How to tell which of the runtime's own samples to leave out, for a plan of these.
     pub sampler: Option<Sampler>,
     /// Bytes of the ring; rounded up to a power of two, 64 KiB to 1 GiB.
@@ -47,17 +49,16 @@ pub struct AttachOptions<'a> {
     pub bpf_log: bool,
     pub method: Method,
     /// Have the eBPF program use nothing that Linux 5.10 lacks, whatever this kernel has:
-    /// no attach cookies (5.15), no windows of the stack (5.12).
+    /// no attach cookies (5.15), no atomic exchange (5.12).
     pub baseline: bool,
     /// Leave allocation sites alone but in windows of time, to be opened by [`LiveSource::gate`].
     pub gated: bool,
 }
 
-/// Byte offsets in the runtime's structures by which a goroutine's id is found.
+/// Byte offsets in the runtime's structures that lead from a thread's g0 to the goroutine
+/// that switched to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GoidOffsets {
-    /// `goid` in runtime.g.
-    pub g_goid: u32,
+pub struct CurgOffsets {
     /// `m` in runtime.g.
     pub g_m: u32,
     /// `curg` in runtime.m.
@@ -91,6 +92,9 @@ pub struct LiveSource {
     reader: reader::Reader,
     /// The program's map EPOCH.
     epochs: Map,
+    /// The program's map TURN, and what was last written to it.
+    turns: Map,
+    turn: u32,
     /// The program's map COUNTERS.
     counters: Arc<Map>,
     /// `None`: not gated, or taken.
@@ -122,6 +126,7 @@ impl<'a> Prepared<'a> {
     pub fn attach(self) -> Result<LiveSource> {
         let Prepared { mut program, options } = self;
         let epochs = reader::take(&mut program.ebpf, "EPOCH")?;
+        let turns = reader::take(&mut program.ebpf, "TURN")?;
         let counters = Arc::new(reader::take(&mut program.ebpf, "COUNTERS")?);
         let (fence, fenced) = std_mpsc::channel();
         let (reader, events) =
@@ -135,7 +140,17 @@ impl<'a> Prepared<'a> {
             }
             false => None,
         };
-        Ok(LiveSource { method, probes: Some(probes), events, reader, epochs, counters, gate })
+        Ok(LiveSource {
+            method,
+            probes: Some(probes),
+            events,
+            reader,
+            epochs,
+            turns,
+            turn: 0,
+            counters,
+            gate,
+        })
     }
 }
 
@@ -172,6 +187,17 @@ impl LiveSource {
     /// When the kernel refuses to tell.
     pub fn epoch(&self) -> Result<u32> {
         Array::try_from(&self.epochs).and_then(|epochs| epochs.get(&0, 0)).map_err(object::map_error)
+    }
+
+    /// From here on no allocation's time is of before this, however coarse the times are.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn turn(&mut self) -> Result<()> {
+        self.turn = self.turn.wrapping_add(1);
+        Array::try_from(&mut self.turns)
+            .and_then(|mut turns| turns.set(0, self.turn, 0))
+            .map_err(object::map_error)
     }
 
     /// Traps of any site so far, on all CPUs.

@@ -72,8 +72,8 @@ impl Program {
 /// The kernel from which on a `uprobe_multi` link's process filter covers all threads.
 pub(super) const MULTI_SINCE: KernelVersion = KernelVersion::new(6, 10, 0);
 
-/// The kernel from which on a program may read its stack at a computed offset (Linux
-/// commit 01f810ace9ed).
+/// The kernel from which on a program may exchange a word atomically (Linux commit
+/// 5ffa25502b5a).
 const WINDOWS_SINCE: KernelVersion = KernelVersion::new(5, 12, 0);
 
 /// Whether this kernel's `uprobe_multi` links can be used.
@@ -100,9 +100,8 @@ fn create_maps(options: &AttachOptions<'_>, cookies: bool) -> Result<Ebpf> {
         .override_global("COOKIES", &u32::from(cookies), true)
         .override_global("WINDOWS", &u32::from(windows), true)
         .override_global("GATED", &u32::from(options.gated), true)
-        .override_global("G_GOID", &options.goid.g_goid, true)
-        .override_global("G_M", &options.goid.g_m, true)
-        .override_global("M_CURG", &options.goid.m_curg, true)
+        .override_global("G_M", &options.curg.map_or(0, |curg| curg.g_m), true)
+        .override_global("M_CURG", &options.curg.map_or(0, |curg| curg.m_curg), true)
         .override_global("DEPTH", &options.max_depth, true)
         .override_global("WAKE_BYTES", &u64::from(ring / 4), true)
         .override_global(aya_log::LEVEL, &log_level, true)
@@ -221,6 +220,7 @@ mod tests {
             "SITES_BY_IP",
             "GC_ADDRESSES",
             "EPOCH",
+            "TURN",
             "SAMPLER",
             "COUNTERS",
             "GATE",

@@ -214,7 +214,7 @@ fn decode(record: &[u8]) -> Option<Event> {
             type_addr: word(4)?,
             slot: word(5)?,
             stack: StackId(word(6)?),
-            goid: word(7)?,
+            goroutine: word(7)?,
             site: SiteId((header >> 8) as u8 as u16),
             epoch,
             cpu: u32::from((header >> 16) as u16),
@@ -238,7 +238,7 @@ fn decode(record: &[u8]) -> Option<Event> {
             record.cycle().map(Event::GcCycle)
         }
         Header::ASSIST => {
-            Some(Event::Assist(Assist { begin_ns: word(1)?, end_ns: word(2)?, goid: word(3)? }))
+            Some(Event::Assist(Assist { begin_ns: word(1)?, end_ns: word(2)?, goroutine: word(3)? }))
         }
         Header::STW => {
             let reason = Some(word(3)?).filter(|reason| *reason != UNKNOWN_VALUE);
@@ -265,7 +265,7 @@ mod tests {
     fn every_field_arrives_where_it_belongs() {
         let header = Header { kind: Header::ALLOC, site: 200, cpu: 513, epoch: 0x0102_0304 };
         let record =
-            AllocRecord { header, time_ns: 1, ptr: 2, size: 3, type_addr: 4, slot: 5, stack: 6, goid: 7 };
+            AllocRecord { header, time_ns: 1, ptr: 2, size: 3, type_addr: 4, slot: 5, stack: 6, g: 7 };
         let want = Alloc {
             time_ns: 1,
             ptr: 2,
@@ -273,7 +273,7 @@ mod tests {
             slot: 5,
             type_addr: 4,
             stack: StackId(6),
-            goid: 7,
+            goroutine: 7,
             site: SiteId(200),
             epoch: 0x0102_0304,
             cpu: 513,
@@ -315,8 +315,8 @@ mod tests {
         assert_eq!(decode(bytes(&record)), stop(None));
 
         let header = Header { kind: Header::ASSIST, ..header };
-        let record = AssistRecord { header, begin_ns: 5, end_ns: 7, goid: 11 };
-        let assist = Assist { goid: 11, begin_ns: 5, end_ns: 7 };
+        let record = AssistRecord { header, begin_ns: 5, end_ns: 7, g: 11 };
+        let assist = Assist { goroutine: 11, begin_ns: 5, end_ns: 7 };
         assert_eq!(decode(bytes(&record)), Some(Event::Assist(assist)));
     }
 
