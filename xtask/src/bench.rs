@@ -78,13 +78,17 @@ enum Watcher {
     Heaptap,
     /// Without following objects until they die.
     AllocationsOnly,
+    /// The same traps, with an eBPF program that does next to nothing.
+    Floor,
     Bpftrace,
 }
 
-const WATCHERS: [Watcher; 4] =
-    [Watcher::Nothing, Watcher::Heaptap, Watcher::AllocationsOnly, Watcher::Bpftrace];
+const WATCHERS: [Watcher; 5] =
+    [Watcher::Nothing, Watcher::Heaptap, Watcher::AllocationsOnly, Watcher::Floor, Watcher::Bpftrace];
 const PATIENCE: Duration = Duration::from_secs(60);
 const INTERVAL: &str = "100ms";
+/// The example of `tracer` that attaches the floor's probes.
+const FLOOR: &str = "floor";
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
@@ -100,15 +104,18 @@ fn overhead(args: &Overhead) -> Result<()> {
     if !shell::on_path("bpftrace") {
         shell::apt_install(&["bpftrace"])?;
     }
-    shell::run(shell::cargo().args(["build", "--release", "--package", "tracer"]))?;
+    let build = ["build", "--release", "--package", "tracer", "--bins", "--example", FLOOR];
+    shell::run(shell::cargo().args(build))?;
     let (rounds, intervals) = if args.quick { (1, 5) } else { (5, 10) };
     println!("{}", machine()?);
     println!(
         "\nTarget: one goroutine that makes objects as fast as it can (large ones: 2,000 a second), GOGC=1000; \
          ns per object in {rounds} interleaved rounds, median (lowest to highest).\n"
     );
-    println!("| Go | object | alone | heaptap adds | without live heap | lost | bpftrace adds | ratio |");
-    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
+    println!(
+        "| Go | object | alone | heaptap adds | without live heap | lost | floor | bpftrace adds | ratio |"
+    );
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     for line in go::parse_lines(&args.go)? {
         for kind in &KINDS {
             let run = Run::start(line, kind, intervals)?;
@@ -126,18 +133,20 @@ struct Figures {
 }
 
 fn row(line: GoLine, kind: &Kind, figures: Figures) -> String {
-    let [alone, heaptap, allocations, bpftrace] = figures.ns;
+    let [alone, heaptap, allocations, floor, bpftrace] = figures.ns;
     // Rounds are interleaved, so each is compared with its own unwatched part.
     let added = |watched: &[f64]| -> Vec<f64> { watched.iter().zip(&alone).map(|(w, a)| w - a).collect() };
-    let (heaptap, allocations, bpftrace) = (added(&heaptap), added(&allocations), added(&bpftrace));
+    let (heaptap, allocations) = (added(&heaptap), added(&allocations));
+    let (floor, bpftrace) = (added(&floor), added(&bpftrace));
     let ratio = median(&bpftrace) / median(&heaptap);
     format!(
-        "| {line} | {} | {} | {} | {} | {} | {} | {ratio:.1} |",
+        "| {line} | {} | {} | {} | {} | {} | {} | {} | {ratio:.1} |",
         kind.what,
         spread(&alone),
         spread(&heaptap),
         spread(&allocations),
         figures.lost,
+        spread(&floor),
         spread(&bpftrace)
     )
 }
@@ -200,6 +209,12 @@ impl Run {
                 let cost = self.cost()?;
                 interrupt(record)?;
                 Ok((cost, lost(&capture)?))
+            }
+            Watcher::Floor => {
+                let mut floor = Command::new(shell::root().join("target/release/examples").join(FLOOR));
+                let mut floor = Process::spawn(floor.arg(self.target.pid().to_string()))?;
+                floor.stdout_line(|line| line == "ready", PATIENCE)?;
+                Ok((self.cost()?, 0))
             }
             Watcher::Bpftrace => {
                 let unwatched = self.next_figure()?;
