@@ -1,6 +1,6 @@
 //! Which lane suits a process: `--mode auto`.
 
-use super::record::Mode;
+use super::options::Mode;
 use crate::base::Result;
 use crate::memory::LiveMemory;
 use crate::runtime::{Layout, ProfileReader};

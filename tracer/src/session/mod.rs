@@ -5,6 +5,7 @@ mod burst;
 mod enrich;
 mod gc;
 mod judge;
+mod options;
 mod overhead;
 mod rate;
 mod record;
@@ -13,6 +14,7 @@ mod snapshot;
 
 pub use auto::choose;
 pub use gc::{GcOptions, follow_gc};
+pub use options::{Mode, Options};
 pub use rate::{GUARDIAN, guard_rate};
-pub use record::{Mode, Options, Recording, record};
+pub use record::{Recording, record};
 pub use snapshot::snapshot;

@@ -12,7 +12,8 @@ use tracer_common::GcAddresses;
 use super::burst::Bursts;
 use super::enrich::Enricher;
 use super::judge::Judge;
-use super::overhead::{Breaker, Meter, OVER, OVER_WINDOWS};
+use super::options::{Mode, Options};
+use super::overhead::{Breaker, Meter};
 use super::sampler::Sampler;
 use crate::base::units::format_count;
 use crate::base::{Error, Result, monotonic_ns};
@@ -24,67 +25,6 @@ use crate::plan::ProbePlan;
 use crate::runtime::{Bucket, CounterReader, GcRecord, Layout, ProfileReader, SpanReader};
 use crate::source::live::{AttachOptions, CurgOffsets, LiveSource, Method, Prepared, trap_cost};
 use crate::target::{Ended, Identity, Watch};
-
-/// How to record.
-#[derive(Debug, Clone)]
-pub struct Options {
-    pub mode: Mode,
-    /// Why this mode, where the user did not name it.
-    pub chosen: Option<String>,
-    /// With `Mode::Runtime`, the `MemProfileRate` to set for the time of the recording;
-    /// `None`: the program's own stays.
-    pub set_rate: Option<u64>,
-    /// `None`: until Ctrl-C, SIGTERM or the target's end.
-    pub duration: Option<Duration>,
-    pub ring_bytes: u64,
-    pub max_depth: u32,
-    pub bpf_log: bool,
-    /// Bytes that following objects may take; 0: they are not followed.
-    pub max_memory: u64,
-    /// Most that traps may take of the target's processor time, in percent; beyond it the
-    /// probes on allocation sites are taken off. `None`: as the mode has it.
-    pub max_overhead: Option<f64>,
-    /// Most that traps of `Mode::Burst` may take of it on average, in percent.
-    pub budget: f64,
-}
-
-impl Options {
-    /// Percent of the target's processor time, and of which time that is.
-    fn limit(&self) -> Option<(f64, Duration)> {
-        let (usual, over) = match self.mode {
-            Mode::Exact => (None, OVER),
-            Mode::Runtime => (Some(LIMIT), OVER),
-            // What a single window costs is a matter of the budget.
-            Mode::Burst => (Some((BUDGETS * self.budget).clamp(LIMIT, 100.0)), OVER_WINDOWS),
-        };
-        Some((self.max_overhead.or(usual)?, over))
-    }
-}
-
-/// Most that sampling may cost where no other limit is given, in percent; and in budgets.
-const LIMIT: f64 = 5.0;
-const BUDGETS: f64 = 5.0;
-
-/// Which allocations are recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Every one.
-    Exact,
-    /// Those that the runtime's own heap profiler samples.
-    Runtime,
-    /// Every one in short windows of time.
-    Burst,
-}
-
-impl Mode {
-    fn name(self) -> &'static str {
-        match self {
-            Mode::Exact => "exact",
-            Mode::Runtime => "runtime",
-            Mode::Burst => "burst",
-        }
-    }
-}
 
 /// A recording that has ended.
 #[derive(Debug)]

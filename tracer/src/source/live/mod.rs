@@ -24,6 +24,7 @@ pub use gate::{Gate, Hits, InPlace, hurry};
 use crate::base::{Error, Result};
 use crate::event::Event;
 use crate::plan::ProbePlan;
+use reader::{Poll, Reader};
 
 /// What to attach to and how.
 #[derive(Debug, Clone, Copy)]
@@ -89,7 +90,7 @@ pub struct LiveSource {
     // Dropped in this order: no new events, nobody to send them to, no thread.
     probes: Option<attach::Probes>,
     events: mpsc::Receiver<Vec<Event>>,
-    reader: reader::Reader,
+    reader: Reader,
     /// The program's map EPOCH.
     epochs: Map,
     /// The program's map TURN, and what was last written to it.
@@ -129,8 +130,10 @@ impl<'a> Prepared<'a> {
         let turns = reader::take(&mut program.ebpf, "TURN")?;
         let counters = Arc::new(reader::take(&mut program.ebpf, "COUNTERS")?);
         let (fence, fenced) = std_mpsc::channel();
+        // Of sampled objects any later look tells whether they have died.
+        let poll = if options.sampler.is_some() { Poll::Seldom } else { Poll::Soon };
         let (reader, events) =
-            reader::Reader::start(&mut program.ebpf, Arc::clone(&counters), fenced, options.bpf_log)?;
+            Reader::start(&mut program.ebpf, Arc::clone(&counters), fenced, poll, options.bpf_log)?;
         let method = program.method();
         let probes = attach::attach(&mut program, &options)?;
         let gate = match options.gated {

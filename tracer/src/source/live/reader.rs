@@ -23,9 +23,24 @@ use crate::runtime;
 const BATCH: usize = 4096;
 const BATCHES: usize = 64;
 
-/// How long an empty ring is left alone, in milliseconds. The eBPF program wakes the
-/// reader earlier when a quarter of the ring is full.
-const POLL_MS: u8 = 5;
+/// How long an empty ring is left alone. The eBPF program wakes the reader earlier when a
+/// quarter of the ring is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Poll {
+    /// Events are acted upon: what died is to be looked for before the next GC cycle.
+    Soon,
+    /// They are few and can wait: waking up would be most of the work.
+    Seldom,
+}
+
+impl Poll {
+    fn milliseconds(self) -> u8 {
+        match self {
+            Poll::Soon => 5,
+            Poll::Seldom => 50,
+        }
+    }
+}
 
 /// How often the loss counters are looked at.
 const LOSS_INTERVAL: Duration = Duration::from_millis(200);
@@ -52,6 +67,7 @@ impl Reader {
         ebpf: &mut Ebpf,
         counters: Arc<Map>,
         fenced: std_mpsc::Receiver<Fenced>,
+        poll: Poll,
         bpf_log: bool,
     ) -> Result<(Reader, mpsc::Receiver<Vec<Event>>)> {
         let (sender, receiver) = mpsc::channel(BATCHES);
@@ -61,6 +77,7 @@ impl Reader {
             fenced,
             logger: bpf_log.then(|| EbpfLogger::init(ebpf).ok()).flatten(),
             sender,
+            poll,
         };
         let poller = poller(&drain.ring).map_err(|e| thread_error(e.into()))?;
         let finish = Arc::new(AtomicBool::new(false));
@@ -121,6 +138,7 @@ struct Drain {
     fenced: std_mpsc::Receiver<Fenced>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     sender: mpsc::Sender<Vec<Event>>,
+    poll: Poll,
 }
 
 impl Drain {
@@ -148,7 +166,7 @@ impl Drain {
             }
             if !more {
                 // An interrupted wait is a short one.
-                let _woken = poller.wait(&mut [EpollEvent::empty()], POLL_MS);
+                let _woken = poller.wait(&mut [EpollEvent::empty()], self.poll.milliseconds());
             }
         }
     }
