@@ -80,7 +80,9 @@ mod privileged {
     fn estimates_are_within_their_intervals() -> Result<()> {
         let mut hits = Hits::default();
         check_lines(|line| check_estimates(line, &mut hits))?;
-        ensure!(f64::from(hits.within) / f64::from(hits.all) > 0.8, "{hits:?}");
+        // The places of a recording are in the same windows, so they are off together: of ten
+        // recordings with a confidence of 93% each, seven are within in all but 0.4% of cases.
+        ensure!(f64::from(hits.within) / f64::from(hits.all) > 0.65, "{hits:?}");
         Ok(())
     }
 

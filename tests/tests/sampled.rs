@@ -166,7 +166,7 @@ const ROUNDED: i64 = 5;
 fn check_own_profile(line: GoLine, variant: Variant) -> Result<()> {
     let recorded = record(line, variant, RATE, &[])?;
     let before = own_profile(&recorded.target)?;
-    let (report, truth, target) = recorded.after(&["hold", "storm 2", "hold", "gc", "drop", "gc"])?;
+    let (report, truth, target) = recorded.after(&["hold", "hold", "gc", "drop", "gc"])?;
     let after = own_profile(&target)?;
     for (place, held) in &truth.held {
         let key = (format!("main.{place}"), held.bytes / held.objects);

@@ -173,7 +173,9 @@ mod privileged {
         // The capture must not grow beyond 128 blocks of 512 bytes.
         let mut record = Command::new("sh");
         record.args(["-c", "trap '' XFSZ; ulimit -f 128; exec \"$0\" \"$@\""]).arg(heaptap().get_program());
-        record.args(["record", "--mode", "runtime", "--set-memprofile-rate", "16", "--pid"]);
+        record.args(["record", "--mode", "runtime", "--set-memprofile-rate", "16"]);
+        // The samples may cost anything, so long as they fill the file.
+        record.args(["--max-overhead", "100%", "--pid"]);
         record.arg(target.pid().to_string()).arg("-o").arg(scratch.path().join("cut.heaptap"));
         let mut recording = Process::spawn(&mut record)?;
         await_recording(&mut recording)?;

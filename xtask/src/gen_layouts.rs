@@ -109,7 +109,17 @@ const ROWS: [(&str, &[&str]); 25] = [
     ("runtime.mcache", &["nextSample", "memProfRate", "tinyAllocs", "alloc"]),
     ("runtime.memRecord", &["future"]),
     ("runtime.memRecordCycle", &["_size", "allocs", "frees", "alloc_bytes", "free_bytes"]),
-    ("runtime.mheap", &["sweepgen", "allspans", "spanalloc", "cachealloc"]),
+    (
+        "runtime.mheap",
+        &[
+            "sweepgen",
+            "allspans",
+            "spanalloc",
+            "cachealloc",
+            "specialWeakHandleAlloc",
+            "specialTinyBlockAlloc",
+        ],
+    ),
     (
         "runtime.mspan",
         &[

@@ -22,8 +22,8 @@ pub struct Layout {
     pub mcache: Mcache,
     /// `runtime.mspan`
     pub mspan: Mspan,
-    /// `runtime.special`; None where the kinds of specials are not known.
-    pub special: Option<Special>,
+    /// `runtime.special`
+    pub special: Special,
     /// `runtime.mstats`
     pub memstats: Memstats,
     /// `runtime.mheap`: its `sweepgen`, a u32
@@ -263,26 +263,6 @@ pub struct Special {
     pub profile_kind: u8,
 }
 
-impl Special {
-    /// `None` where a field is not known.
-    fn of(version: &GoVersion, offsets: &Offsets) -> Option<Special> {
-        let field = |name| offsets.find(&[("runtime.special", name)]).filter(|at| *at <= MAX_OFFSET);
-        Some(Special {
-            first: offsets.find(&[("runtime.mspan", "specials")]).filter(|at| *at <= MAX_OFFSET)?,
-            next: field("next")?,
-            offset: field("offset")?,
-            is_offset_narrow: field("kind")?.wrapping_sub(field("offset")?) < 8,
-            kind: field("kind")?,
-            // runtime/mheap.go `_KindSpecialProfile`.
-            profile_kind: match version.minor {
-                ..=22 => 2,
-                23 | 24 => 3,
-                _ => 4,
-            },
-        })
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Type {
     pub size: u64,
@@ -319,7 +299,6 @@ impl Layout {
         };
         let mut layout = Layout::from_offsets(&offsets)
             .map_err(|field| unknown(go_version).because(format!("its DWARF does not tell {field}")))?;
-        layout.special = version.as_ref().and_then(|version| Special::of(version, &offsets));
         // An experiment of Go 1.22 only.
         layout.malloc_headers &= !version.is_some_and(|v| v.has_experiment("noallocheaders"));
         log::debug!("layout of {go_version}: {layout:?}");
@@ -329,10 +308,7 @@ impl Layout {
     /// The layout measured for a release, whatever a binary may say; None when it was not
     /// measured.
     pub fn measured(go_version: &str) -> Option<Layout> {
-        let version = GoVersion::parse(go_version)?;
-        let offsets = Offsets::measured(&version)?;
-        let special = Special::of(&version, &offsets);
-        Layout::from_offsets(&offsets).ok().map(|layout| Layout { special, ..layout })
+        Layout::from_offsets(&Offsets::measured(&GoVersion::parse(go_version)?)?).ok()
     }
 
     /// Joins the offsets into a layout; the error names the field that is missing.
@@ -359,7 +335,7 @@ impl Layout {
                 alloc: at("runtime.mcache", "alloc")?,
             },
             mspan: Mspan::from_offsets(&at)?,
-            special: None,
+            special: Special::from_offsets(&at)?,
             memstats: Memstats::from_offsets(&at)?,
             mheap_sweepgen: at("runtime.mheap", "sweepgen")?,
             mheap_allspans: at("runtime.mheap", "allspans")?,
@@ -557,6 +533,24 @@ impl Mspan {
             limit: field("limit")?,
             narrow_indices: field("nelems")?.wrapping_sub(field("freeindex")?) == 2,
             alloc_count_before_cache: field("allocCountBeforeCache")?,
+        })
+    }
+}
+
+impl Special {
+    fn from_offsets(at: &impl At) -> Result<Special, String> {
+        let field = |name| at("runtime.special", name);
+        // runtime/mheap.go `_KindSpecialProfile`: 2 at first; the kinds that these allocate
+        // came before it (Go 1.23 and 1.25).
+        let earlier = ["specialWeakHandleAlloc", "specialTinyBlockAlloc"];
+        let earlier = earlier.iter().filter(|name| at("runtime.mheap", name).is_ok()).count();
+        Ok(Special {
+            first: at("runtime.mspan", "specials")?,
+            next: field("next")?,
+            offset: field("offset")?,
+            is_offset_narrow: field("kind")?.wrapping_sub(field("offset")?) < 8,
+            kind: field("kind")?,
+            profile_kind: 2 + earlier as u8,
         })
     }
 }

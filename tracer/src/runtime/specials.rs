@@ -131,7 +131,7 @@ mod tests {
     const AT: u64 = 0x8000;
 
     fn layout(go: &str) -> Special {
-        Layout::measured(go).and_then(|layout| layout.special).expect(go)
+        Layout::measured(go).expect(go).special
     }
 
     /// The first span has specials of these (offset, kind), the other has none.

@@ -268,13 +268,7 @@ impl<'a, W: Write> Recorder<'a, W> {
         if max_memory == 0 {
             return self.put(Event::Note("no memory was given to follow objects in (--max-memory 0)".into()));
         }
-        let special = if self.sampler.is_some() { layout.special.clone() } else { None };
-        if self.sampler.is_some() && special.is_none() {
-            self.put(Event::Note(
-                "which objects the runtime's heap profiler still knows cannot be read from this version of Go:                  where the slot of a dead one was used again before its GC cycle was looked at, by an object                  that was not sampled, it counts as alive"
-                    .into(),
-            ))?;
-        }
+        let special = self.sampler.is_some().then(|| layout.special.clone());
         let judge = match SpanReader::new(&target.binary, layout, target.target.load_bias) {
             Ok(reader) => Judge::start(reader, *self.memory, special, source).await,
             Err(e) => Err(e),
