@@ -26,9 +26,12 @@ pub(super) struct Args {
     /// Write the plot to this file
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
-    /// Few short rounds, to see that it works
-    #[arg(long)]
-    quick: bool,
+    /// Only these loads, by the names in the table
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    loads: Vec<String>,
+    /// Rounds of a watcher that takes little; one that takes much has a quarter of them
+    #[arg(long, default_value_t = 16)]
+    rounds: usize,
 }
 
 /// Who watches the target, and with which `MemProfileRate` it runs watched and unwatched.
@@ -87,7 +90,7 @@ const LOADS: [Load; 6] = [
     Load { name: "1 M/s", args: &["-rate", "1000000"], procs: "1", intervals: 20, is_latency: false },
     Load { name: "maximal", args: &[], procs: "1", intervals: 20, is_latency: false },
     Load {
-        name: "maximal, all CPUs",
+        name: "maximal on all CPUs",
         args: &["-workers", "2"],
         procs: "2",
         intervals: 20,
@@ -95,9 +98,6 @@ const LOADS: [Load; 6] = [
     },
     Load { name: "HTTP", args: &["-http", "-interval", "2s"], procs: "2", intervals: 1, is_latency: true },
 ];
-
-/// Rounds of a watcher that takes little, of one that takes much, and of a quick run.
-const ROUNDS: [usize; 3] = [16, 4, 2];
 
 /// Lines of the target that are left out after each change: it or its watcher is just
 /// getting into it.
@@ -109,15 +109,14 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     shell::run(shell::cargo().args(["build", "--release", "--package", "tracer"]))?;
     let [line] = go::parse_lines(&args.go)?[..] else { bail!("one Go line, please") };
-    let watchers: Vec<&Watcher> = WATCHERS
-        .iter()
-        .filter(|watcher| args.only.is_empty() || args.only.iter().any(|name| name == watcher.name))
-        .collect();
+    let among = |names: &[String], name: &str| names.is_empty() || names.iter().any(|n| n == name);
+    let watchers: Vec<&Watcher> = WATCHERS.iter().filter(|watcher| among(&args.only, watcher.name)).collect();
+    let loads: Vec<&Load> = LOADS.iter().filter(|load| among(&args.loads, load.name)).collect();
     println!("{} Go {line}.\n", super::machine()?);
     println!("| load | unwatched | watcher | throughput lost, % | watcher's CPU, % | its memory, MiB |");
     println!("| --- | --- | --- | --- | --- | --- |");
     let mut series: Vec<Series> = watchers.iter().map(|w| Series::new(w.name)).collect();
-    for load in LOADS.iter().filter(|load| !load.is_latency) {
+    for load in loads.iter().filter(|load| !load.is_latency) {
         for (watcher, series) in watchers.iter().zip(&mut series) {
             let rounds = Run::start(line, load, watcher)?.rounds(watcher, rounds(args, watcher))?;
             println!("{}", rounds.row(load, watcher));
@@ -130,7 +129,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     println!("\n| watcher | p99 of an HTTP handler unwatched, ms | watched, ms |");
     println!("| --- | --- | --- |");
-    for load in LOADS.iter().filter(|load| load.is_latency) {
+    for load in loads.iter().filter(|load| load.is_latency) {
         for watcher in &watchers {
             let rounds = Run::start(line, load, watcher)?.rounds(watcher, rounds(args, watcher))?;
             println!("{}", rounds.latency_row(watcher));
@@ -140,12 +139,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
 }
 
 fn rounds(args: &Args, watcher: &Watcher) -> usize {
-    let [cheap, dear, quick] = ROUNDS;
-    match (args.quick, watcher.cheap) {
-        (true, _) => quick,
-        (false, true) => cheap,
-        (false, false) => dear,
-    }
+    if watcher.cheap { args.rounds.max(2) } else { (args.rounds / 4).max(2) }
 }
 
 /// What the target did in some time.
