@@ -102,6 +102,13 @@ impl Hits {
         ensure!(off * 2 <= error * 5 + single * 6, "{what}: {estimate} ± {error}, not {truth}");
         Ok(())
     }
+
+    /// There are at least so many, and most are within their intervals.
+    fn conclude(&self, least: u32) -> Result<()> {
+        ensure!(self.all >= least, "{self:?}");
+        ensure!(f64::from(self.within) / f64::from(self.all) > 0.85, "{self:?}");
+        Ok(())
+    }
 }
 
 /// What the program does in a recording at the rate `RATE`.
@@ -199,9 +206,7 @@ mod privileged {
             check_allocated(&report, &truth, &mut hits)?;
             check_live(&report, &truth, &mut hits)
         })?;
-        assert!(hits.all >= 100, "{hits:?}");
-        assert!(f64::from(hits.within) / f64::from(hits.all) > 0.85, "{hits:?}");
-        Ok(())
+        hits.conclude(100)
     }
 
     #[test]
@@ -213,9 +218,7 @@ mod privileged {
             let (report, truth) = estimates(Sampled::of(target, &args)?)?;
             check_allocated(&report, &truth, &mut hits)
         })?;
-        assert!(hits.all >= 50, "{hits:?}");
-        assert!(f64::from(hits.within) / f64::from(hits.all) > 0.85, "{hits:?}");
-        Ok(())
+        hits.conclude(50)
     }
 
     #[test]

@@ -1,11 +1,13 @@
-//! Vocabulary every tier uses: errors with a kind and a hint, units, notes, the clock (tier 0).
+//! Vocabulary every tier uses: errors with a kind and a hint, units, notes, the clock, a hash (tier 0).
 
 mod clock;
 mod error;
+mod hash;
 pub mod units;
 
 pub use clock::{monotonic_ns, thread_cpu_ns};
 pub use error::{Error, ErrorKind, Result};
+pub use hash::Fnv1a;
 
 /// A value with what the reader should know about it: each note is a reason, in
 /// words a user understands, why the value is partial or uncertain.

@@ -9,7 +9,7 @@ use inferno::flamegraph::{self, Direction, Options};
 
 use super::folded::{self, escaped};
 use super::put;
-use crate::base::{Error, Result};
+use crate::base::{Error, Fnv1a, Result};
 use crate::report::{Measure, Report};
 
 /// What the colour of a frame says.
@@ -123,10 +123,9 @@ fn package(function: &str) -> &str {
 
 /// Bright enough for black letters; the same in every graph.
 fn of_package(package: &str) -> (u8, u8, u8) {
-    let hash = package
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-    let part = |shift: u32| 130 + (hash >> shift) as u8 % 120;
+    let mut hash = Fnv1a::default();
+    hash.add(package.as_bytes());
+    let part = |shift: u32| 130 + (hash.hash() >> shift) as u8 % 120;
     (part(48), part(32), part(16))
 }
 

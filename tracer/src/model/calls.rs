@@ -77,6 +77,15 @@ impl Sub for Tally {
     }
 }
 
+/// What is kept of a call with this index, among that of all.
+pub(super) fn of_call<T: Clone + Default>(all: &mut Vec<T>, call: u32) -> &mut T {
+    let index = call as usize;
+    if index >= all.len() {
+        all.resize(index + 1, T::default());
+    }
+    &mut all[index]
+}
+
 /// The tallies as they stood at one reading of the runtime's counters.
 #[derive(Debug, Clone)]
 struct Reading {
@@ -87,14 +96,10 @@ struct Reading {
 
 impl Reading {
     /// Counts an allocation from before the reading that came after it.
-    fn late(&mut self, index: usize, alloc: &Alloc, tally: Tally) {
-        if alloc.time_ns > self.time_ns {
-            return;
+    fn late(&mut self, call: u32, alloc: &Alloc, tally: Tally) {
+        if alloc.time_ns <= self.time_ns {
+            *of_call(&mut self.tallies, call) += tally;
         }
-        if index >= self.tallies.len() {
-            self.tallies.resize(index + 1, Tally::default());
-        }
-        self.tallies[index] += tally;
     }
 
     fn tally(&self, index: usize) -> Tally {
@@ -127,8 +132,8 @@ impl Calls {
         }
         self.tallies[index] += tally;
         if let Some((first, last)) = &mut self.readings {
-            first.late(index, alloc, tally);
-            last.late(index, alloc, tally);
+            first.late(index as u32, alloc, tally);
+            last.late(index as u32, alloc, tally);
         }
         index as u32
     }

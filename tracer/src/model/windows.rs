@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use super::calls::of_call;
 use crate::event::Window;
 
 /// Most batches of windows that are told apart; a power of two.
@@ -83,14 +84,11 @@ impl Default for Windows {
 impl Windows {
     /// An object was seen of the call with this index.
     pub(super) fn seen(&mut self, call: u32) {
-        let index = call as usize;
-        if index >= self.pending.len() {
-            self.pending.resize(index + 1, 0);
-        }
-        if self.pending[index] == 0 {
+        let pending = of_call(&mut self.pending, call);
+        if *pending == 0 {
             self.touched.push(call);
         }
-        self.pending[index] += 1;
+        *pending += 1;
     }
 
     /// The window under way has ended; of calls, `slot` says which slots they take.

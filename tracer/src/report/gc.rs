@@ -129,7 +129,7 @@ fn since(origin_ns: u64, ns: u64) -> i64 {
 }
 
 /// The cycles of which anything is known, in order.
-pub(super) fn timeline(state: &State, origin_ns: u64) -> Vec<GcCycle> {
+pub(super) fn timeline(state: &State, estimator: &Estimator<'_>, origin_ns: u64) -> Vec<GcCycle> {
     // The two counts grow together.
     let ahead = state.gc_cycles.values().next().map(|c| c.cycle.wrapping_sub(c.epoch));
     let marked = state.gc_epochs.iter().map(|(&epoch, &time_ns)| GcCycle {
@@ -141,10 +141,9 @@ pub(super) fn timeline(state: &State, origin_ns: u64) -> Vec<GcCycle> {
     });
     let recorded = state.gc_cycles.values().map(|cycle| GcCycle::of(cycle, origin_ns));
     let mut rows: BTreeMap<u32, GcCycle> = marked.chain(recorded).map(|row| (row.epoch, row)).collect();
-    let estimator = Estimator::of(state);
     for (epoch, judged) in &state.judged {
         if let Some(row) = rows.get_mut(epoch) {
-            row.survivors = Some(survivors(&estimator, judged));
+            row.survivors = Some(survivors(estimator, judged));
         }
     }
     rows.into_values().collect()

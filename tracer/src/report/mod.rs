@@ -33,6 +33,7 @@ pub use windows::WindowSampling;
 
 use crate::event::Mapping;
 use crate::model::State;
+use sampling::Estimator;
 use sites::Sums;
 use snapshot::Profile;
 
@@ -173,14 +174,15 @@ impl Measure {
 impl Report {
     /// Sums up everything in `state`, sites with most bytes first.
     pub fn build(state: &State) -> Report {
-        let (sites, sums) = sites::build(state);
+        let estimator = Estimator::of(state);
+        let (sites, sums) = sites::build(state, &estimator);
         let start = state.start.clone().unwrap_or_default();
         let end_ns = state.end.map_or(state.latest_ns, |end| end.time_ns);
         let coverage = coverage(state, &sums);
         let mut report = Report {
             capture: Capture {
                 mode: start.mode,
-                sampling: Sampling::of(state),
+                sampling: Sampling::of(&estimator, state),
                 started_at: rfc3339(start.unix_ns),
                 started_unix_ns: start.unix_ns,
                 duration_s: end_ns.saturating_sub(start.time_ns) as f64 / 1e9,
@@ -204,7 +206,7 @@ impl Report {
             },
             sites,
             before_attach: baseline::build(state),
-            gc: gc::timeline(state, start.time_ns),
+            gc: gc::timeline(state, &estimator, start.time_ns),
             stw: gc::stops(state),
             assists: gc::assists(state),
             findings: [],

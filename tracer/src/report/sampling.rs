@@ -39,12 +39,12 @@ const DEVIATIONS: f64 = 1.96;
 
 impl Sampling {
     /// `None`: every object was seen.
-    pub(super) fn of(state: &State) -> Option<Sampling> {
-        if let Some(windows) = WindowSampling::of(state) {
-            return Some(Sampling::Windows(windows));
+    pub(super) fn of(estimator: &Estimator<'_>, state: &State) -> Option<Sampling> {
+        match estimator {
+            Estimator::Exact => None,
+            Estimator::Profiler(rate_bytes) => Some(Sampling::Profiler { rate_bytes: *rate_bytes }),
+            Estimator::Windows(estimates) => WindowSampling::of(estimates, state).map(Sampling::Windows),
         }
-        let rate_bytes = state.start.as_ref()?.sampling_rate?;
-        Some(Sampling::Profiler { rate_bytes })
     }
 }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::kind::{Kind, classify, is_runtime};
 use super::life::{Life, Lives};
 use super::sampling::{ErrorBytes, Estimator, SeenCall};
+use crate::base::Fnv1a;
 use crate::event::{self, StackId};
 use crate::model::{Call, CallSums, State, Tally};
 
@@ -106,9 +107,8 @@ struct Parts {
 }
 
 /// The sites of a capture, in no particular order, and their sums.
-pub(super) fn build(state: &State) -> (Vec<Site>, Sums) {
+pub(super) fn build(state: &State, estimator: &Estimator<'_>) -> (Vec<Site>, Sums) {
     let mut sums = Sums::default();
-    let estimator = Estimator::of(state);
     let mut stacks = Stacks::new(state);
     let mut sites: BTreeMap<SiteKey, Parts> = BTreeMap::new();
     let mut calls: Vec<CallSums> = state.calls.iter().collect();
@@ -139,10 +139,8 @@ pub(super) fn build(state: &State) -> (Vec<Site>, Sums) {
     sums.unknown_addresses = stacks.unknown.len() as u64;
     let frames = stacks.interned;
     let lives = state.live.as_ref().map(|live| Lives::new(live, state.windows.is_some()));
-    let sites: Vec<Site> = sites
-        .into_iter()
-        .map(|(key, parts)| site(key, &parts, &estimator, lives.as_ref(), &frames))
-        .collect();
+    let sites: Vec<Site> =
+        sites.into_iter().map(|(key, parts)| site(key, &parts, estimator, lives.as_ref(), &frames)).collect();
     let live = |site: &Site| Some((site.live_objects?, site.live_bytes?));
     sums.live = state.live.as_ref().and_then(|live| live.latest_judged()).map(|_| {
         sites.iter().filter_map(live).fold((0, 0), |(objects, bytes), (o, b)| {
@@ -186,14 +184,13 @@ fn site(
     }
 }
 
-/// FNV-1a, 64 bit, over what is the same in every run: no addresses, and no file paths
+/// A hash of what is the same in every run: no addresses, and no file paths
 /// (those depend on where the program was built).
 fn site_id(frames: &[Frame], type_name: &str, kind: Kind) -> String {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    let mut hash = Fnv1a::default();
     let mut add = |text: &str| {
-        for byte in text.bytes().chain([0]) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        }
+        hash.add(text.as_bytes());
+        hash.add(&[0]);
     };
     for frame in frames {
         add(&frame.function);
@@ -201,7 +198,7 @@ fn site_id(frames: &[Frame], type_name: &str, kind: Kind) -> String {
     }
     add(type_name);
     add(kind.name());
-    format!("{hash:016x}")
+    format!("{:016x}", hash.hash())
 }
 
 impl Sums {

@@ -30,9 +30,8 @@ pub struct WindowSampling {
 }
 
 impl WindowSampling {
-    /// `None`: objects were not seen in windows.
-    pub(super) fn of(state: &State) -> Option<WindowSampling> {
-        let estimates = Estimates::of(state)?;
+    /// `None`: the capture has no beginning.
+    pub(super) fn of(estimates: &Estimates<'_>, state: &State) -> Option<WindowSampling> {
         let start = state.start.as_ref()?;
         let end_ns = state.end.map_or(state.latest_ns, |end| end.time_ns);
         let length_ns = end_ns.saturating_sub(start.time_ns).max(1);
@@ -360,7 +359,7 @@ mod tests {
         let unseen = estimates.unseen_bytes([SLOT, SLOT].into_iter());
         assert!((unseen - all * SLOT as f64 * 3.0 / seen as f64).abs() < 1e-3, "{unseen}");
         // Of 96 bytes and of large ones none was seen.
-        let sampling = WindowSampling::of(&simulated.state).expect("windows");
+        let sampling = WindowSampling::of(&estimates, &simulated.state).expect("windows");
         assert_eq!((sampling.windows, sampling.unattributed_bytes), (5, Some(968)));
     }
 

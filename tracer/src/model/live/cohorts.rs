@@ -4,6 +4,7 @@
 //! A page knows its cohorts by number, and all that is known of an object besides its
 //! address stands there.
 
+use super::super::calls::of_call;
 use super::super::windows::Weights;
 
 /// Living objects of one call, epoch and window.
@@ -70,11 +71,7 @@ impl Cohorts {
 
     /// The cohort that an object now belongs to; `None`: there are too many.
     pub(super) fn join(&mut self, call: u32, epoch: u32, bytes: u64) -> Option<u32> {
-        let index = call as usize;
-        if index >= self.latest.len() {
-            self.latest.resize(index + 1, None);
-        }
-        let latest = self.latest[index];
+        let latest = *of_call(&mut self.latest, call);
         let id = match latest {
             Some(id) if self.all[id as usize].is_of(epoch, self.window()) => id,
             _ => self.found(call, epoch)?,

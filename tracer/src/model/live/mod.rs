@@ -23,6 +23,7 @@ pub use page::Fate;
 use page::{Object, PAGE, Page};
 use table::PageTable;
 
+use super::calls::of_call;
 use super::windows::Weights;
 use crate::event::{Alloc, UNKNOWN_SLOT};
 
@@ -383,15 +384,6 @@ fn slot_address(page: u64, slot: usize, size: u64) -> u64 {
 /// Bytes that an object takes by itself: none if it fitted a block that was there.
 fn counted_bytes(fits: bool, size: u64) -> u64 {
     if fits { 0 } else { size }
-}
-
-/// What is kept of a call with this index, among that of all.
-fn of_call<T: Clone + Default>(all: &mut Vec<T>, call: u32) -> &mut T {
-    let index = call as usize;
-    if index >= all.len() {
-        all.resize(index + 1, T::default());
-    }
-    &mut all[index]
 }
 
 /// Who is alive, and how many have died.
