@@ -81,8 +81,8 @@ mod privileged {
         let mut hits = Hits::default();
         check_lines(|line| check_estimates(line, &mut hits))?;
         // The places of a recording are in the same windows, so they are off together: of ten
-        // recordings with a confidence of 93% each, seven are within in all but 0.4% of cases.
-        ensure!(f64::from(hits.within) / f64::from(hits.all) > 0.65, "{hits:?}");
+        // recordings with a confidence of 93% each, five are within but once in 50,000.
+        ensure!(f64::from(hits.within) / f64::from(hits.all) > 0.45, "{hits:?}");
         Ok(())
     }
 
