@@ -60,7 +60,8 @@ fn a_started_program_has_not_run_yet() -> Result<()> {
     for line in go_lines()? {
         for variant in Variant::ALL {
             let program = build("counters", line, variant)?;
-            let spawned = Spawned::start(&[program.to_string_lossy().into_owned()])?;
+            let spawned =
+                Spawned::start(&[program.to_string_lossy().into_owned()], std::process::Stdio::inherit())?;
             let it = identify(spawned.pid(), None)?;
             let layout = Layout::for_binary(&it.binary, &it.target.go_version)?;
             let reader = CounterReader::new(&it.binary, &layout, it.target.load_bias)?;

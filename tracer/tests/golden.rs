@@ -13,6 +13,7 @@ use tracer::event::*;
 use tracer::export::flame::{Colours, FlameOptions};
 use tracer::export::{csv, flame, folded, gc, json, pprof, text};
 use tracer::model::State;
+use tracer::report::stream::Stream;
 use tracer::report::{Grouping, Measure, Report};
 use tracer::source::Replay;
 
@@ -329,6 +330,26 @@ fn folded() {
     let report = report(&capture());
     expect_file!["golden/report.folded"]
         .assert_eq(&printed(|out| folded::write(&report, Measure::AllocBytes, out)));
+}
+
+/// As if a summary were due with every 400th event.
+#[test]
+fn stream() {
+    let mut state = State::default();
+    let mut stream = Stream::default();
+    let mut lines = Vec::new();
+    for (number, event) in Replay::new(Reader::new(capture().as_slice(), "memory").unwrap()).enumerate() {
+        let event = event.unwrap();
+        state.apply(&event);
+        lines.extend(stream.line(&event, &state));
+        if number % 400 == 399 || matches!(event, Event::Cost(_)) {
+            let (line, told) = stream.summary(&state, state.latest_ns, 0);
+            stream.told(told);
+            lines.push(line);
+        }
+    }
+    let text: String = lines.iter().map(|line| serde_json::to_string(line).unwrap() + "\n").collect();
+    expect_file!["golden/stream.jsonl"].assert_eq(&text);
 }
 
 #[test]

@@ -108,6 +108,10 @@ pub struct Record {
     /// Print the report as JSON at the end
     #[arg(long)]
     pub json: bool,
+    /// Print what happens as it happens, and a summary each second, as lines of JSON; the
+    /// recording ends when nobody reads them any more
+    #[arg(long, conflicts_with = "json")]
+    pub stream: bool,
     /// Take the target to be built by this Go version when it does not say (1.26, go1.26.6)
     #[arg(long, value_name = "VERSION")]
     pub assume_go: Option<String>,

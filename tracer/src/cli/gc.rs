@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
+use std::process::Stdio;
 
 use super::args::Gc as Args;
 use super::{begin, note, open, runtime};
@@ -12,7 +13,7 @@ use crate::report::gc::GcCycle as Row;
 use crate::session::{self, GcOptions};
 
 pub(super) fn run(args: &Args) -> Result<u8> {
-    let (target, mut spawned) = open(&args.target, &args.cmd, args.assume_go.as_deref())?;
+    let (target, mut spawned) = open(&args.target, &args.cmd, Stdio::inherit(), args.assume_go.as_deref())?;
     let options = GcOptions { duration: args.duration, bpf_log: args.bpf_log };
     let ready = || begin(&target, spawned.as_mut(), "following");
     let each = |cycle: &GcCycle, missed| {

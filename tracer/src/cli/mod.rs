@@ -10,8 +10,10 @@ mod plan;
 mod record;
 mod report;
 mod snapshot;
+mod stream;
 
 use std::io::{self, IsTerminal, Write};
+use std::process::Stdio;
 
 use args::{Cli, Command, TargetArgs};
 
@@ -50,13 +52,14 @@ fn find_process(pid: Option<i32>, name: Option<&str>) -> Result<i32> {
     }
 }
 
-/// The process to trace, and what holds it back if it is started here.
+/// The process to trace, and what holds it back if it is started here, with this stdout.
 fn open(
     args: &TargetArgs,
     command: &[String],
+    stdout: Stdio,
     assume_go: Option<&str>,
 ) -> Result<(Identity, Option<Spawned>)> {
-    let spawned = if args.exec { Some(Spawned::start(command)?) } else { None };
+    let spawned = if args.exec { Some(Spawned::start(command, stdout)?) } else { None };
     let pid = match &spawned {
         Some(spawned) => spawned.pid(),
         None => find_process(args.pid, args.name.as_deref())?,

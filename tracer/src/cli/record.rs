@@ -1,19 +1,23 @@
 //! `heaptap record`: the allocations of a process into a capture file.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::{Mode, Record};
+use super::stream::Streamer;
 use super::{begin, is_watched, note, open, runtime, write_json};
 use crate::base::units::format_count;
 use crate::base::{Error, Result};
 use crate::capture::Writer;
-use crate::event::{EndReason, Tripped};
+use crate::event::{EndReason, Event, Tripped};
 use crate::model::State;
 use crate::report::Report;
-use crate::session::{self, Options, Recording};
+use crate::session::{self, Observer, Options, Recording};
+use crate::target::{Identity, Spawned};
 
 pub(super) fn run(args: &Record) -> Result<u8> {
     if args.target.exec && args.mode == Mode::Runtime {
@@ -26,23 +30,12 @@ pub(super) fn run(args: &Record) -> Result<u8> {
         return Err(Error::usage("--set-memprofile-rate is for recording the program's own samples")
             .hint("give --mode runtime with it"));
     }
-    let (target, mut spawned) = open(&args.target, &args.cmd, args.assume_go.as_deref())?;
+    let (target, spawned) =
+        open(&args.target, &args.cmd, stdout_of_target(args)?, args.assume_go.as_deref())?;
     let default = || PathBuf::from(format!("heaptap-{}.heaptap", target.target.pid));
     let path = args.output.clone().unwrap_or_else(default);
     let writer = Writer::create(&path)?;
-    let bar = progress_bar(args.duration);
-    let announce = |text: &str| note(text);
-    let ready = || begin(&target, spawned.as_mut(), "recording");
-    let (mode, chosen) = match args.mode {
-        Mode::Auto => {
-            let (mode, why) = session::choose(&target, args.target.exec);
-            note(&why);
-            (mode, Some(why))
-        }
-        Mode::Exact => (session::Mode::Exact, None),
-        Mode::Runtime => (session::Mode::Runtime, None),
-        Mode::Burst => (session::Mode::Burst, None),
-    };
+    let (mode, chosen) = mode(args, &target);
     let options = Options {
         mode,
         chosen,
@@ -55,37 +48,94 @@ pub(super) fn run(args: &Record) -> Result<u8> {
         budget: args.budget,
         bpf_log: args.bpf_log,
     };
-    let mut told = false;
-    let progress = |state: &State| {
-        if let Some(tripped) = state.tripped
-            && !std::mem::replace(&mut told, true)
-        {
-            bar.suspend(|| tell(tripped));
-        }
-        show(&bar, state);
-    };
-    let recording =
-        runtime()?.block_on(session::record(&target, &options, writer, announce, ready, progress))?;
-    bar.finish_and_clear();
-    conclude(args, &path, &recording)
+    let stream = args.stream.then(|| Streamer::start(io::stdout()));
+    let mut user = User { target: &target, spawned, bar: progress_bar(args), stream, told: false };
+    let recorded = runtime()?.block_on(session::record(&target, &options, writer, &mut user));
+    user.bar.finish_and_clear();
+    let streamed = user.stream.map_or(Ok(()), Streamer::finish);
+    let recording = recorded?;
+    conclude(args, &path, &recording)?;
+    streamed.map(|()| 0)
 }
 
-fn progress_bar(duration: Option<Duration>) -> ProgressBar {
-    if !is_watched() {
+/// Which allocations, and why where that was left to us.
+fn mode(args: &Record, target: &Identity) -> (session::Mode, Option<String>) {
+    match args.mode {
+        Mode::Auto => {
+            let (mode, why) = session::choose(target, args.target.exec);
+            note(&why);
+            (mode, Some(why))
+        }
+        Mode::Exact => (session::Mode::Exact, None),
+        Mode::Runtime => (session::Mode::Runtime, None),
+        Mode::Burst => (session::Mode::Burst, None),
+    }
+}
+
+/// What a program prints that is started here must not get among the lines of a stream.
+fn stdout_of_target(args: &Record) -> Result<Stdio> {
+    if !args.stream {
+        return Ok(Stdio::inherit());
+    }
+    let stderr = io::stderr().as_fd().try_clone_to_owned();
+    stderr.map(Stdio::from).map_err(|e| Error::failed("cannot use stderr").because(e))
+}
+
+/// Who has asked for the recording.
+struct User<'a> {
+    target: &'a Identity,
+    spawned: Option<Spawned>,
+    bar: ProgressBar,
+    stream: Option<Streamer>,
+    /// That allocations are no longer recorded.
+    told: bool,
+}
+
+impl Observer for User<'_> {
+    fn announce(&mut self, text: &str) {
+        note(text);
+    }
+
+    fn ready(&mut self) -> Result<()> {
+        begin(self.target, self.spawned.as_mut(), "recording")
+    }
+
+    fn event(&mut self, event: &Event, state: &State) {
+        if let Some(stream) = &mut self.stream {
+            stream.event(event, state);
+        }
+    }
+
+    fn second(&mut self, state: &State) {
+        if let Some(tripped) = state.tripped
+            && !std::mem::replace(&mut self.told, true)
+        {
+            self.bar.suspend(|| tell(tripped));
+        }
+        self.bar.set_message(summary(state));
+        self.bar.tick();
+        if let Some(stream) = &mut self.stream {
+            stream.second(state);
+        }
+    }
+
+    fn has_enough(&self) -> bool {
+        self.stream.as_ref().is_some_and(Streamer::is_closed)
+    }
+}
+
+fn progress_bar(args: &Record) -> ProgressBar {
+    // A stream is progress enough, perhaps on the same terminal.
+    if !is_watched() || args.stream {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new_spinner();
-    let limit = duration.map_or(String::new(), |d| format!(" of {}", humantime::format_duration(d)));
+    let limit = args.duration.map_or(String::new(), |d| format!(" of {}", humantime::format_duration(d)));
     let template = format!("{{elapsed_precise}}{limit}  {{msg}}");
     bar.set_style(
         ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_spinner()),
     );
     bar
-}
-
-fn show(bar: &ProgressBar, state: &State) {
-    bar.set_message(summary(state));
-    bar.tick();
 }
 
 fn tell(tripped: Tripped) {
@@ -101,7 +151,7 @@ fn summary(state: &State) -> String {
     format!("{} allocations by {calls} stacks, {} lost", format_count(state.events), format_count(lost))
 }
 
-fn conclude(args: &Record, path: &std::path::Path, recording: &Recording) -> Result<u8> {
+fn conclude(args: &Record, path: &Path, recording: &Recording) -> Result<()> {
     let why = match recording.reason {
         EndReason::Elapsed | EndReason::Interrupted => "",
         EndReason::TargetExited => " until the target ended",
@@ -111,8 +161,5 @@ fn conclude(args: &Record, path: &std::path::Path, recording: &Recording) -> Res
         summary(&recording.state),
         path.display()
     ));
-    if args.json {
-        write_json(&Report::build(&recording.state))?;
-    }
-    Ok(0)
+    if args.json { write_json(&Report::build(&recording.state)) } else { Ok(()) }
 }

@@ -8,6 +8,7 @@ pub mod goroutines;
 pub mod json;
 pub mod pprof;
 pub mod snapshot;
+pub mod stream;
 pub mod text;
 
 use std::borrow::Cow;

@@ -149,6 +149,11 @@ pub(super) fn timeline(state: &State, estimator: &Estimator<'_>, origin_ns: u64)
     rows.into_values().collect()
 }
 
+/// What the cycle before `epoch` left of the objects that are followed; `None`: not judged.
+pub(super) fn survivors_of(state: &State, epoch: u32) -> Option<Survivors> {
+    Some(survivors(&Estimator::of(state), state.judged.get(&epoch)?))
+}
+
 fn survivors(estimator: &Estimator<'_>, judged: &JudgedCycle) -> Survivors {
     let mut all = Survivors { objects: 0, bytes: 0 };
     for (slot, (objects, bytes)) in &judged.live {

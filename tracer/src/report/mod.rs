@@ -13,6 +13,7 @@ mod overhead;
 mod sampling;
 mod sites;
 pub mod snapshot;
+pub mod stream;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -33,6 +33,25 @@ pub struct Recording {
     pub reason: EndReason,
 }
 
+/// Who is told of a recording while it goes on.
+pub trait Observer {
+    /// Called before anything is written to the process.
+    fn announce(&mut self, text: &str);
+    /// Called once, when the probes are in place.
+    ///
+    /// # Errors
+    /// When there is nothing to record then.
+    fn ready(&mut self) -> Result<()>;
+    /// Called with each event, once `state` has taken it into account.
+    fn event(&mut self, _event: &Event, _state: &State) {}
+    /// Called every second.
+    fn second(&mut self, state: &State);
+    /// Whether the recording is to end.
+    fn has_enough(&self) -> bool {
+        false
+    }
+}
+
 /// How often the counters are read and the capture file is made to hold what has come:
 /// a killed recorder loses no more than this.
 const TICK: Duration = Duration::from_secs(1);
@@ -49,9 +68,6 @@ const BASELINE_ROWS: usize = 256;
 /// Records a process until it ends or is told to stop. The capture holds whatever came
 /// until then, also when this fails.
 ///
-/// `announce` is called before anything is written to the process; `ready` once, when the
-/// probes are in place; `progress` every second.
-///
 /// # Errors
 /// When the runtime's layout is unknown, probes cannot be placed, a limit is given and what
 /// a trap costs cannot be measured, or the capture cannot be written.
@@ -59,9 +75,7 @@ pub async fn record<W: Write>(
     target: &Identity,
     options: &Options,
     writer: Writer<W>,
-    announce: impl FnOnce(&str),
-    ready: impl FnOnce() -> Result<()>,
-    mut progress: impl FnMut(&State),
+    observer: &mut dyn Observer,
 ) -> Result<Recording> {
     let mut stop = pin!(stop_signal()?);
     let layout = Layout::for_binary(&target.binary, &target.target.go_version)?;
@@ -85,13 +99,14 @@ pub async fn record<W: Write>(
         ..attach_options(target, &plan, gc_addresses, options)
     };
     let prepared = Prepared::new(&attach)?;
-    let mut recorder = Recorder::start(target, &layout, &plan, sampler, &memory, writer, options)?;
+    let mut recorder =
+        Recorder::start(target, &layout, &plan, sampler, &memory, (writer, observer), options)?;
     let mut source = prepared.attach()?;
-    recorder.set_rate(pid, announce)?;
+    recorder.set_rate(pid)?;
     recorder.measure(trap, pid, options)?;
     recorder.read_counters(&mut source)?;
     recorder.follow(target, &layout, &source, options.max_memory).await?;
-    ready()?;
+    recorder.observer.ready()?;
     // Not before a program of ours runs: there is nothing to learn of it.
     let mut bursts = recorder.start_bursts(&mut source, options.budget)?;
 
@@ -116,7 +131,7 @@ pub async fn record<W: Write>(
                 recorder.tell_cost(&source)?;
                 recorder.check_sampler()?;
                 recorder.writer.flush()?;
-                progress(&recorder.state);
+                recorder.observer.second(&recorder.state);
                 if started.elapsed() < TICK {
                     tick.reset_after(EARLY_TICK);
                 }
@@ -133,7 +148,10 @@ pub async fn record<W: Write>(
         if recorder.look_due().is_some_and(|due| due <= Instant::now())
             && recorder.look(&mut source, &mut bursts).await?
         {
-            progress(&recorder.state);
+            recorder.observer.second(&recorder.state);
+        }
+        if recorder.observer.has_enough() {
+            break EndReason::Interrupted;
         }
     };
     recorder.end_bursts(&mut source, &mut bursts).await?;
@@ -211,6 +229,7 @@ struct Recorder<'a, W: Write> {
     /// `None`: it may cost anything, or it was too much.
     breaker: Option<Breaker>,
     writer: Writer<W>,
+    observer: &'a mut dyn Observer,
     state: State,
     /// Reused between events.
     explanations: Vec<Event>,
@@ -223,7 +242,7 @@ impl<'a, W: Write> Recorder<'a, W> {
         plan: &ProbePlan,
         sampler: Option<Sampler>,
         memory: &'a LiveMemory,
-        writer: Writer<W>,
+        (writer, observer): (Writer<W>, &'a mut dyn Observer),
         options: &Options,
     ) -> Result<Recorder<'a, W>> {
         let start = Start {
@@ -240,6 +259,7 @@ impl<'a, W: Write> Recorder<'a, W> {
             meter: None,
             breaker: None,
             writer,
+            observer,
             state: State::default(),
             explanations: Vec::new(),
         };
@@ -447,6 +467,7 @@ impl<'a, W: Write> Recorder<'a, W> {
 
     fn put(&mut self, event: Event) -> Result<()> {
         self.state.apply(&event);
+        self.observer.event(&event, &self.state);
         self.writer.write(&event)
     }
 
@@ -475,10 +496,10 @@ impl<'a, W: Write> Recorder<'a, W> {
 
     /// Sets the rate of samples that is asked for. The probes are in place by now: they see
     /// the first sample of each P, which is not like the others.
-    fn set_rate(&mut self, pid: i32, announce: impl FnOnce(&str)) -> Result<()> {
+    fn set_rate(&mut self, pid: i32) -> Result<()> {
         let Some(sampler) = &mut self.sampler else { return Ok(()) };
         let Some(announcement) = sampler.announcement() else { return Ok(()) };
-        announce(&announcement);
+        self.observer.announce(&announcement);
         sampler.set_rate(pid)?;
         self.put(Event::Note(announcement))
     }

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Options};
@@ -24,14 +24,15 @@ pub struct Spawned {
 }
 
 impl Spawned {
-    /// Starts `command`, whose first element is the program, with our standard streams.
+    /// Starts `command`, whose first element is the program, with our standard streams;
+    /// what it prints goes to `stdout`.
     ///
     /// # Errors
     /// Usage when the command is empty or cannot be run.
-    pub fn start(command: &[String]) -> Result<Spawned> {
+    pub fn start(command: &[String], stdout: Stdio) -> Result<Spawned> {
         let (program, args) = command.split_first().ok_or_else(|| Error::usage("--exec names no command"))?;
         let mut start = Command::new(program);
-        start.args(args);
+        start.args(args).stdout(stdout);
         // SAFETY: between fork and exec only async-signal-safe calls are allowed; the
         // closure makes one system call and neither allocates nor locks.
         unsafe { start.pre_exec(|| ptrace::traceme().map_err(std::io::Error::from)) };
@@ -107,7 +108,7 @@ mod tests {
     use crate::base::ErrorKind;
 
     fn start(command: &[&str]) -> Result<Spawned> {
-        Spawned::start(&command.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>())
+        Spawned::start(&command.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>(), Stdio::inherit())
     }
 
     #[test]
