@@ -11,7 +11,7 @@ use regex::Regex;
 use tracer::capture::{Reader, Writer};
 use tracer::event::*;
 use tracer::export::flame::{Colours, FlameOptions};
-use tracer::export::{csv, flame, folded, gc, json, pprof, text};
+use tracer::export::{csv, flame, folded, gc, html, json, pprof, text};
 use tracer::model::State;
 use tracer::report::stream::Stream;
 use tracer::report::{Grouping, Measure, Report};
@@ -228,12 +228,14 @@ fn collection(epoch: u32, time_ns: u64, dead: impl Fn(usize, u64) -> bool) -> [E
 }
 
 fn counters(time_ns: u64, objects: u64, bytes: u64) -> Event {
+    let by_slot = vec![(0, objects / 10), (48, objects - objects / 10)];
     Event::Counters(Counters {
         begin_ns: time_ns,
         end_ns: time_ns + 1000,
         objects,
         bytes,
-        ..Counters::default()
+        by_slot,
+        large_bytes: 0,
     })
 }
 
@@ -323,6 +325,24 @@ fn flame_graphs() {
     let options = FlameOptions { measure: Measure::LiveBytes, colours: Colours::Package, inverted: false };
     let error = flame::write(&none, options, &mut Vec::new()).unwrap_err();
     assert!(error.hint_text().is_some_and(|hint| hint.contains("--sort")), "{error}");
+}
+
+#[test]
+fn pages() {
+    let options = FlameOptions { measure: Measure::AllocBytes, colours: Colours::Package, inverted: false };
+    let page = printed(|out| html::write(&report(&capture()), options, out));
+    let page = ["style", "script"].into_iter().fold(page, emptied);
+    // A line for each row, to be read and compared.
+    let page =
+        ["<section", "<tr>", "<g>"].into_iter().fold(page, |p, tag| p.replace(tag, &format!("\n{tag}")));
+    expect_file!["golden/report.html"].assert_eq(&page);
+}
+
+/// Without what stands in the only element of this name.
+fn emptied(page: String, element: &str) -> String {
+    let (before, rest) = page.split_once(&format!("<{element}>")).unwrap();
+    let (_, after) = rest.split_once(&format!("</{element}>")).unwrap();
+    format!("{before}<{element}></{element}>{after}")
 }
 
 #[test]

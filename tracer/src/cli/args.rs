@@ -27,7 +27,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 a leak or fai
 pub enum Command {
     /// Record the heap allocations of a process, each or a sample, into a capture file
     Record(Record),
-    /// Report a capture file: a table, JSON, CSV, a pprof profile or a flame graph
+    /// Report a capture file: a table, JSON, CSV, a pprof profile, a flame graph or a page
     Report(Report),
     /// Print the GC cycles of a process as they end, as GODEBUG=gctrace=1 does
     Gc(Gc),
@@ -204,6 +204,8 @@ pub enum Format {
     Folded,
     /// A flame graph as SVG, to search and zoom in a browser
     Flame,
+    /// All of it as one page for a browser, which needs no network
+    Html,
 }
 
 /// What the colours of a flame graph say.

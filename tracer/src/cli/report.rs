@@ -8,7 +8,7 @@ use regex::Regex;
 use super::args::{Colors, Format, Report as Args, Sort};
 use crate::base::{Error, Result};
 use crate::export::flame::{Colours, FlameOptions};
-use crate::export::{csv, flame, folded, gc, json, pprof, text};
+use crate::export::{csv, flame, folded, gc, html, json, pprof, text};
 use crate::model::State;
 use crate::report::{Grouping, Measure, Report};
 use crate::source::Replay;
@@ -56,6 +56,7 @@ fn write(report: &Report, format: Format, args: &Args, measure: Measure, out: &m
         Format::Csv => csv::write(report, out),
         Format::Folded => folded::write(report, measure, out),
         Format::Flame => flame::write(report, flame_options(args, measure), out),
+        Format::Html => html::write(report, flame_options(args, measure), out),
     }
 }
 

@@ -42,24 +42,83 @@ pub fn write(report: &Report, options: FlameOptions, out: &mut impl Write) -> Re
         return Err(Error::failed("there is nothing to draw: of no site any such object is known")
             .hint("draw what was allocated (--sort alloc-bytes)"));
     }
-    let mut palette = palette(report, options)?;
-    let mut drawing = Options::default();
+    let mut drawing = drawing(options);
     drawing.title = format!("{} of {}", name(options.measure), report.target.exe);
     drawing.subtitle = Some(subtitle(report));
+    put(out, &draw(drawing, &mut palette(report, options)?, &lines)?)
+}
+
+/// The boxes of a graph, to stand in another SVG element: with the root on top, where a reader
+/// comes from.
+#[derive(Debug)]
+pub(super) struct Boxes {
+    /// An `svg` element with one `g` per box: a `title`, a `rect` and a `text`.
+    pub(super) svg: String,
+    /// Where it begins and ends, in pixels; it is [`Boxes::WIDTH`] wide.
+    pub(super) top: u32,
+    pub(super) height: u32,
+}
+
+impl Boxes {
+    pub(super) const LEFT: u32 = 10;
+    pub(super) const WIDTH: u32 = 1180;
+    /// The narrowest box drawn, in percent of the width; the next where too many are as wide.
+    const NARROWEST: [f64; 4] = [0.05, 0.2, 1.0, 5.0];
+
+    /// The boxes of the report's stacks, without the narrowest ones where they take more
+    /// than `max_bytes`; `None`: there is nothing to draw.
+    pub(super) fn draw(report: &Report, options: FlameOptions, max_bytes: usize) -> Result<Option<Boxes>> {
+        let lines = folded::lines(report, options.measure);
+        if lines.is_empty() {
+            return Ok(None);
+        }
+        let mut palette = palette(report, options)?;
+        let mut boxes = None;
+        for min_width in Boxes::NARROWEST {
+            let mut drawing = drawing(options);
+            drawing.min_width = min_width;
+            drawing.direction = Direction::Inverted;
+            let svg = draw(drawing, &mut palette, &lines)?;
+            boxes = Boxes::cut_out(&String::from_utf8_lossy(&svg));
+            if boxes.as_ref().is_none_or(|boxes| boxes.svg.len() <= max_bytes) {
+                break;
+            }
+        }
+        Ok(boxes)
+    }
+
+    /// Without title, search and script, which are those of a document.
+    fn cut_out(svg: &str) -> Option<Boxes> {
+        let (head, _) = svg.split_once("viewBox=\"")?;
+        let height: u32 = head.rsplit_once(" height=\"")?.1.split('"').next()?.parse().ok()?;
+        let frames = &svg[svg.find("<svg id=\"frames\"")?..];
+        // What inferno keeps free above and below (flamegraph/mod.rs `ypad1`, `ypad2`).
+        let (top, bottom) = (52, 22);
+        let height = height.checked_sub(top + bottom)?;
+        Some(Boxes { svg: frames.strip_suffix("</svg>")?.to_owned(), top, height })
+    }
+}
+
+fn drawing(options: FlameOptions) -> Options<'static> {
+    let mut drawing = Options::default();
     drawing.count_name = if options.measure.is_bytes() { "bytes" } else { "objects" }.into();
-    drawing.palette_map = Some(&mut palette);
     drawing.reverse_stack_order = options.inverted;
     drawing.direction = if options.inverted { Direction::Inverted } else { Direction::Straight };
     drawing.deterministic = true;
     // In a browser's own font: the graph asks the network for nothing.
     drawing.font_type = "monospace".into();
+    drawing
+}
+
+fn draw<'a>(mut drawing: Options<'a>, palette: &'a mut PaletteMap, lines: &[String]) -> Result<Vec<u8>> {
+    drawing.palette_map = Some(palette);
     let mut svg = Vec::new();
     flamegraph::from_lines(&mut drawing, lines.iter().map(String::as_str), &mut svg)
         .map_err(|e| Error::failed("cannot draw the flame graph").because(e))?;
-    put(out, &svg)
+    Ok(svg)
 }
 
-fn name(measure: Measure) -> &'static str {
+pub(super) fn name(measure: Measure) -> &'static str {
     match measure {
         Measure::AllocBytes => "Bytes allocated by call site",
         Measure::AllocObjects => "Objects allocated by call site",

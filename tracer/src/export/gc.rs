@@ -9,7 +9,7 @@ use crate::base::Result;
 use crate::base::units::{format_bytes, format_count};
 use crate::event::{GcCycle, GcTrigger};
 use crate::model::Durations;
-use crate::report::gc::{Assists, GcCycle as Row, GcRecord};
+use crate::report::gc::{Assists, GcCycle as Row, GcRecord, Stops};
 use crate::report::{Grouping, Report, place};
 
 /// What the runtime prints of a cycle, byte for byte (runtime/mgc.go `gcMarkTermination`).
@@ -78,43 +78,40 @@ fn millis(ns: u64) -> String {
 pub fn write(report: &Report, limit: Option<usize>, out: &mut impl Write) -> Result<()> {
     let mut text = String::new();
     header(report, &mut text);
-    if let Some(record) = report.gc.iter().rev().find_map(|row| row.record.as_ref()) {
-        line(&mut text, &format!("{:<10} {}", "settings", settings(record)));
+    if let Some(settings) = settings(report) {
+        line(&mut text, &format!("{:<10} {settings}", "settings"));
     }
     text.push('\n');
     let limit = limit.unwrap_or(usize::MAX);
     let (earlier, shown) = report.gc.split_at(report.gc.len().saturating_sub(limit));
-    let mut lines = vec![
-        ["GC", "START", "PAUSES", "MARK", "ASSIST", "BEFORE", "AFTER", "LIVE", "GOAL", "CPU", "TRIGGER"]
-            .map(String::from),
-    ];
+    let mut lines = vec![HEADING.map(str::to_uppercase)];
     lines.extend(shown.iter().map(cells));
     align(&lines, NUMBERS, &mut text);
     if !earlier.is_empty() {
         line(&mut text, &format!("after {} earlier ones", format_count(earlier.len() as u64)));
     }
-    let stops = report.stw.iter().map(|stops| {
-        let reason = stops.reason.as_deref().unwrap_or("any (Go before 1.21 names none)");
-        durations(stops.count, stops.total_ns, stops.longest_ns, printable(reason).into())
-    });
-    table("stops of the world", "REASON", stops.collect(), &mut text);
+    table("stops of the world", "REASON", stop_lines(report), &mut text);
     let assists = assist_lines(report).into_iter().take(limit).collect();
     table("assists, by the line that had to wait", "LINE", assists, &mut text);
     notes(report, &mut text);
     put(out, text.as_bytes())
 }
 
-fn settings(record: &GcRecord) -> String {
+/// What was in force as of the latest cycle whose record was read.
+pub(super) fn settings(report: &Report) -> Option<String> {
+    let record = report.gc.iter().rev().find_map(|row| row.record.as_ref())?;
     let gogc = record.gogc.map_or("off".into(), |percent| percent.to_string());
     let limit = record.memory_limit.map_or("off".into(), |limit| format_bytes(limit.max(0).unsigned_abs()));
-    format!("GOGC {gogc}, GOMEMLIMIT {limit}, GOMAXPROCS {}", record.procs)
+    Some(format!("GOGC {gogc}, GOMEMLIMIT {limit}, GOMAXPROCS {}", record.procs))
 }
 
 const COLUMNS: usize = 11;
 /// Leading columns are numbers, set to the right.
-const NUMBERS: usize = 10;
+pub(super) const NUMBERS: usize = 10;
+pub(super) const HEADING: [&str; COLUMNS] =
+    ["GC", "Start", "Pauses", "Mark", "Assist", "Before", "After", "Live", "Goal", "CPU", "Trigger"];
 
-fn cells(row: &Row) -> [String; COLUMNS] {
+pub(super) fn cells(row: &Row) -> [String; COLUMNS] {
     let number = row.cycle.map_or("?".into(), |n| n.to_string());
     let Some(record) = &row.record else {
         return std::array::from_fn(|column| if column == 0 { number.clone() } else { "?".into() });
@@ -146,8 +143,17 @@ fn trigger(record: &GcRecord) -> &'static str {
     }
 }
 
+/// Stops of the world by their reason, most time first.
+pub(super) fn stop_lines(report: &Report) -> Vec<[String; 4]> {
+    let cells = |stops: &Stops| {
+        let reason = stops.reason.as_deref().unwrap_or("any (Go before 1.21 names none)");
+        durations(stops.count, stops.total_ns, stops.longest_ns, printable(reason).into())
+    };
+    report.stw.iter().map(cells).collect()
+}
+
 /// Assists by the line that allocates, most time first.
-fn assist_lines(report: &Report) -> Vec<[String; 4]> {
+pub(super) fn assist_lines(report: &Report) -> Vec<[String; 4]> {
     let mut lines = BTreeMap::<String, Durations>::new();
     for assists in &report.assists {
         let Assists { count, total_ns, longest_ns, ref frames } = *assists;

@@ -1,10 +1,11 @@
-//! Reports put out as text, JSON, CSV, pprof, folded stacks or flame graphs (tier 5).
+//! Reports put out as text, JSON, CSV, pprof, folded stacks, flame graphs or pages (tier 5).
 
 pub mod csv;
 pub mod flame;
 pub mod folded;
 pub mod gc;
 pub mod goroutines;
+pub mod html;
 pub mod json;
 pub mod pprof;
 pub mod snapshot;

@@ -57,6 +57,13 @@ pub(super) fn line(text: &mut String, content: &str) {
 }
 
 pub(super) fn header(report: &Report, text: &mut String) {
+    for (name, value) in summary(report) {
+        line(text, &format!("{name:<10} {}", printable(&value)));
+    }
+}
+
+/// Who was captured, how completely, and what that comes to: names and values.
+pub(super) fn summary(report: &Report) -> [(&'static str, String); 8] {
     let (target, capture, totals) = (&report.target, &report.capture, &report.totals);
     let mut traits = vec![target.go_version.clone(), target.arch.clone()];
     for (is, name) in [(target.stripped, "stripped"), (target.pie, "PIE"), (target.cgo, "cgo")] {
@@ -87,7 +94,7 @@ pub(super) fn header(report: &Report, text: &mut String) {
         (Some(objects), Some(bytes)) => format!("{} after the latest GC cycle", amount(objects, bytes)),
         _ => "not known".into(),
     };
-    for (name, value) in [
+    [
         ("target", format!("{} (pid {}), {}", target.exe, target.pid, traits.join(", "))),
         ("capture", format!("{how}, {:.1} s from {}", capture.duration_s, capture.started_at)),
         ("events", format!("{}, {} lost", format_count(capture.events), format_count(capture.lost))),
@@ -96,9 +103,7 @@ pub(super) fn header(report: &Report, text: &mut String) {
         ("overhead", overhead(capture)),
         ("allocated", amount(totals.alloc_objects, totals.alloc_bytes)),
         ("alive", live),
-    ] {
-        line(text, &format!("{name:<10} {}", printable(&value)));
-    }
+    ]
 }
 
 /// What the probes cost, and whether that was too much.
@@ -166,7 +171,7 @@ fn cells(row: &Row, sort: Measure, sum: u64, total: u64) -> [String; COLUMNS] {
 }
 
 /// With its sign; what does not grow says so by a dot.
-fn growth(bytes_per_minute: f64) -> String {
+pub(super) fn growth(bytes_per_minute: f64) -> String {
     let bytes = format_bytes(bytes_per_minute.abs() as u64);
     match bytes_per_minute {
         grows if grows >= 1.0 => format!("+{bytes}"),

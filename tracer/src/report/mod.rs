@@ -12,6 +12,7 @@ mod notes;
 mod overhead;
 mod sampling;
 mod sites;
+mod size_classes;
 pub mod snapshot;
 pub mod stream;
 mod table;
@@ -29,6 +30,7 @@ pub use life::{Life, Survival};
 pub use overhead::{Breaker, Cost};
 pub use sampling::{ErrorBytes, Sampling};
 pub use sites::{Frame, Site};
+pub use size_classes::SizeClass;
 pub use table::{Grouping, Row, place, rows};
 pub use windows::WindowSampling;
 
@@ -48,6 +50,8 @@ pub struct Report {
     /// What was alive before the capture, as the runtime's own heap profiler had sampled
     /// it; `None`: it had not.
     pub before_attach: Option<Profile>,
+    /// `None`: the runtime's counters were not read twice.
+    pub size_classes: Option<Vec<SizeClass>>,
     pub gc: Vec<gc::GcCycle>,
     /// How long the world was stopped, by reason.
     pub stw: Vec<gc::Stops>,
@@ -207,6 +211,7 @@ impl Report {
             },
             sites,
             before_attach: baseline::build(state),
+            size_classes: size_classes::build(state),
             gc: gc::timeline(state, &estimator, start.time_ns),
             stw: gc::stops(state),
             assists: gc::assists(state),
