@@ -11,9 +11,10 @@ use regex::Regex;
 use tracer::capture::{Reader, Writer};
 use tracer::event::*;
 use tracer::export::flame::{Colours, FlameOptions};
-use tracer::export::{csv, flame, folded, gc, html, json, pprof, text};
+use tracer::export::{csv, flame, folded, gc, html, json, perfetto, pprof, text};
 use tracer::model::State;
 use tracer::report::stream::Stream;
+use tracer::report::timeline::Timeline;
 use tracer::report::{Grouping, Measure, Report};
 use tracer::source::Replay;
 
@@ -350,6 +351,53 @@ fn folded() {
     let report = report(&capture());
     expect_file!["golden/report.folded"]
         .assert_eq(&printed(|out| folded::write(&report, Measure::AllocBytes, out)));
+}
+
+/// Of a Perfetto trace, the fields that are messages: numbers from the outermost on.
+const MESSAGES: &[&str] = &["1", "1.6", "1.6.1", "1.11", "1.11.4", "1.60", "1.60.3", "1.60.8"];
+
+/// Prints protobuf fields as `protoc --decode_raw` does, a line each.
+fn print_fields(mut bytes: &[u8], message: &str, indent: usize, text: &mut String) {
+    let margin = " ".repeat(indent);
+    while !bytes.is_empty() {
+        let key = varint(&mut bytes);
+        let path = format!("{message}{}", key >> 3);
+        let value = varint(&mut bytes);
+        if key & 7 == 0 {
+            text.push_str(&format!("{margin}{}: {value}\n", key >> 3));
+            continue;
+        }
+        assert_eq!(key & 7, 2, "neither a number nor bytes at {path}");
+        let (field, rest) = bytes.split_at(value as usize);
+        bytes = rest;
+        if MESSAGES.contains(&&*path) {
+            text.push_str(&format!("{margin}{} {{\n", key >> 3));
+            print_fields(field, &format!("{path}."), indent + 2, text);
+            text.push_str(&format!("{margin}}}\n"));
+        } else {
+            text.push_str(&format!("{margin}{}: {:?}\n", key >> 3, std::str::from_utf8(field).unwrap()));
+        }
+    }
+}
+
+fn varint(bytes: &mut &[u8]) -> u64 {
+    let end = 1 + bytes.iter().position(|byte| byte & 0x80 == 0).unwrap();
+    let (taken, rest) = bytes.split_at(end);
+    *bytes = rest;
+    taken.iter().rev().fold(0, |value, byte| value << 7 | u64::from(byte & 0x7f))
+}
+
+#[test]
+fn perfetto_traces() {
+    let mut timeline = Timeline::default();
+    for event in Replay::new(Reader::new(capture().as_slice(), "memory").unwrap()) {
+        timeline.apply(&event.unwrap());
+    }
+    let mut trace = Vec::new();
+    perfetto::write(&report(&capture()), &timeline, &mut trace).unwrap();
+    let mut text = String::new();
+    print_fields(&trace, "", 0, &mut text);
+    expect_file!["golden/report.perfetto.txt"].assert_eq(&text);
 }
 
 /// As if a summary were due with every 400th event.

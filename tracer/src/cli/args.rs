@@ -206,6 +206,8 @@ pub enum Format {
     Flame,
     /// All of it as one page for a browser, which needs no network
     Html,
+    /// A trace for ui.perfetto.dev: heap, GC cycles, stops of the world and assists over time
+    Perfetto,
 }
 
 /// What the colours of a flame graph say.

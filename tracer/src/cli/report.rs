@@ -8,19 +8,24 @@ use regex::Regex;
 use super::args::{Colors, Format, Report as Args, Sort};
 use crate::base::{Error, Result};
 use crate::export::flame::{Colours, FlameOptions};
-use crate::export::{csv, flame, folded, gc, html, json, pprof, text};
+use crate::export::{csv, flame, folded, gc, html, json, perfetto, pprof, text};
 use crate::model::State;
+use crate::report::timeline::Timeline;
 use crate::report::{Grouping, Measure, Report};
 use crate::source::Replay;
 
 pub(super) fn run(args: &Args) -> Result<u8> {
     let format = if args.json { Format::Json } else { args.format };
-    if format == Format::Pprof && args.output.is_none() && io::stdout().is_terminal() {
-        return Err(Error::usage("a pprof profile is binary").hint("add -o FILE, or pipe it on"));
+    let is_binary = matches!(format, Format::Pprof | Format::Perfetto);
+    if is_binary && args.output.is_none() && io::stdout().is_terminal() {
+        return Err(Error::usage("this format is binary").hint("add -o FILE, or pipe it on"));
     }
     let mut state = State::default();
+    let mut timeline = Timeline::default();
     for event in Replay::open(&args.file)? {
-        state.apply(&event?);
+        let event = event?;
+        state.apply(&event);
+        timeline.apply(&event);
     }
     let mut report = Report::build(&state);
     if let Some(pattern) = &args.filter {
@@ -35,19 +40,33 @@ pub(super) fn run(args: &Args) -> Result<u8> {
         Sort::InuseObjects => Measure::LiveObjects,
     };
     report.sort_by(measure);
+    let captured = Captured { report, timeline };
     match &args.output {
-        None => write(&report, format, args, measure, &mut BufWriter::new(io::stdout().lock()))?,
+        None => write(&captured, format, args, measure, &mut BufWriter::new(io::stdout().lock()))?,
         Some(path) => {
             let cannot = |e| Error::failed(format!("cannot write {}", path.display())).because(e);
             let mut out = BufWriter::new(File::create(path).map_err(cannot)?);
-            write(&report, format, args, measure, &mut out)?;
+            write(&captured, format, args, measure, &mut out)?;
             out.flush().map_err(cannot)?;
         }
     }
     Ok(0)
 }
 
-fn write(report: &Report, format: Format, args: &Args, measure: Measure, out: &mut impl Write) -> Result<()> {
+/// What the file holds.
+struct Captured {
+    report: Report,
+    timeline: Timeline,
+}
+
+fn write(
+    captured: &Captured,
+    format: Format,
+    args: &Args,
+    measure: Measure,
+    out: &mut impl Write,
+) -> Result<()> {
+    let Captured { report, timeline } = captured;
     match format {
         Format::Table if args.gc => gc::write(report, (args.limit > 0).then_some(args.limit), out),
         Format::Table => text::write(report, &table_options(args, measure), out),
@@ -57,6 +76,7 @@ fn write(report: &Report, format: Format, args: &Args, measure: Measure, out: &m
         Format::Folded => folded::write(report, measure, out),
         Format::Flame => flame::write(report, flame_options(args, measure), out),
         Format::Html => html::write(report, flame_options(args, measure), out),
+        Format::Perfetto => perfetto::write(report, timeline, out),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod gc;
 pub mod goroutines;
 pub mod html;
 pub mod json;
+pub mod perfetto;
 pub mod pprof;
 pub mod snapshot;
 pub mod stream;

@@ -18,6 +18,7 @@ pub mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
+pub mod timeline;
 mod windows;
 
 use std::time::{Duration, UNIX_EPOCH};
