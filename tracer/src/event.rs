@@ -279,6 +279,12 @@ pub struct Frame {
     pub line: u32,
     /// Whether this frame was inlined into the next one.
     pub inlined: bool,
+    /// Whether the compiler made the function to call another: see [`TracedFrame::is_wrapper`].
+    /// The runtime's own stack traces and profiles leave it out.
+    ///
+    /// [`TracedFrame::is_wrapper`]: crate::binary::TracedFrame::is_wrapper
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub wrapper: bool,
 }
 
 /// A Go type as its descriptor says (internal/abi/type.go `Type`).

@@ -114,6 +114,7 @@ fn definitions() -> Vec<Event> {
                     file: file.into(),
                     line,
                     inlined,
+                    wrapper: false,
                 })
                 .collect(),
         })

@@ -35,11 +35,8 @@ prop_compose! {
 }
 
 fn frame() -> impl Strategy<Value = Frame> {
-    (".*", ".*", any::<u32>(), any::<bool>()).prop_map(|(function, file, line, inlined)| Frame {
-        function,
-        file,
-        line,
-        inlined,
+    (".*", ".*", any::<u32>(), any::<[bool; 2]>()).prop_map(|(function, file, line, [inlined, wrapper])| {
+        Frame { function, file, line, inlined, wrapper }
     })
 }
 

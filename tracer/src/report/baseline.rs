@@ -43,7 +43,7 @@ fn site(state: &State, row: &BaselineRow) -> SampledSite {
 }
 
 fn frame(f: &event::Frame, address: u64) -> Frame {
-    Frame { function: f.function.clone(), file: f.file.clone(), line: f.line, inlined: f.inlined, address }
+    Frame::of(f, address)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::base::Noted;
 use crate::binary::Binary;
 use crate::event;
 use crate::runtime::{self, Goroutine, Stack, Status};
-use crate::symbol::{Symbolizer, Traced};
+use crate::symbol::Symbolizer;
 
 /// All goroutines of a process at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -203,7 +203,7 @@ struct Tracer<'a> {
     symbols: Symbolizer<'a>,
     load_bias: u64,
     runtime_frames: bool,
-    known: HashMap<u64, Vec<Traced>>,
+    known: HashMap<u64, Vec<event::Frame>>,
     traces: Vec<Trace>,
     /// By traces without addresses.
     trace_index: HashMap<Trace, usize>,
@@ -226,9 +226,9 @@ impl<'a> Tracer<'a> {
         }
     }
 
-    fn look_up(&mut self, address: u64) -> &[Traced] {
+    fn look_up(&mut self, address: u64) -> &[event::Frame] {
         let linked = address.wrapping_sub(self.load_bias);
-        self.known.entry(address).or_insert_with(|| self.symbols.traced(linked))
+        self.known.entry(address).or_insert_with(|| self.symbols.frames(linked))
     }
 
     /// The index of a stack's trace; stacks that look the same have the same.
@@ -245,25 +245,22 @@ impl<'a> Tracer<'a> {
     }
 
     fn new_trace(&mut self, stack: &Stack) -> Trace {
-        let mut all: Vec<(Frame, bool)> = Vec::new();
+        let mut all: Vec<Frame> = Vec::new();
         for address in &stack.addresses {
-            let address = *address;
-            all.extend(
-                self.look_up(address).iter().map(|traced| (frame(traced, address), traced.is_wrapper)),
-            );
+            all.extend(self.look_up(*address).iter().map(|frame| Frame::of(frame, *address)));
         }
-        let is_all_runtime = all.iter().all(|(frame, _)| frame.function.starts_with("runtime."));
+        let is_all_runtime = all.iter().all(|frame| frame.function.starts_with("runtime."));
         let mut shown = Vec::new();
         let mut callee = "";
-        for (frame, is_wrapper) in &all {
-            if self.runtime_frames || is_shown(&frame.function, *is_wrapper, shown.is_empty(), callee) {
+        for frame in &all {
+            if self.runtime_frames || is_shown(&frame.function, frame.wrapper, shown.is_empty(), callee) {
                 shown.push(frame.clone());
             }
             callee = &frame.function;
         }
         // As a dump does: rather the runtime's frames than none.
         if shown.is_empty() {
-            shown = all.into_iter().map(|(frame, _)| frame).collect();
+            shown = all;
         }
         Trace { frames: shown, is_whole: stack.is_whole, is_all_runtime }
     }
@@ -278,14 +275,14 @@ impl<'a> Tracer<'a> {
         if let Some(known) = self.creation_index.get(&goroutine.go_pc) {
             return *known;
         }
-        let traced = self.look_up(goroutine.go_pc.wrapping_sub(1));
-        let ends = traced.first().zip(traced.last());
+        let frames = self.look_up(goroutine.go_pc.wrapping_sub(1));
+        let ends = frames.first().zip(frames.last());
         let created_by = ends.map(|(inner, outer)| Creation {
-            function: outer.frame.function.clone(),
-            file: inner.frame.file.clone(),
-            line: inner.frame.line,
+            function: outer.function.clone(),
+            file: inner.file.clone(),
+            line: inner.line,
         });
-        let is_wrapper = traced.last().is_some_and(|outer| outer.is_wrapper);
+        let is_wrapper = frames.last().is_some_and(|outer| outer.wrapper);
         let runtime_frames = self.runtime_frames;
         let created_by =
             created_by.filter(|c| runtime_frames || is_shown(&c.function, is_wrapper, false, ""));
@@ -304,7 +301,7 @@ impl<'a> Tracer<'a> {
     fn is_system(&mut self, start_pc: u64, trace: Option<usize>) -> bool {
         let calls_out = trace.and_then(|trace| self.traces.get(trace)).is_none_or(|t| !t.is_all_runtime);
         let Some(outermost) = self.look_up(start_pc).last() else { return false };
-        match outermost.frame.function.as_str() {
+        match outermost.function.as_str() {
             "runtime.main" | "runtime.corostart" | "runtime.handleAsyncEvent" => false,
             "runtime.runfinq" | "runtime.runFinalizers" | "runtime.runCleanups" => !calls_out,
             name => name.starts_with("runtime."),
@@ -331,11 +328,6 @@ impl<'a> Tracer<'a> {
             goroutines: Vec::new(),
         }
     }
-}
-
-fn frame(traced: &Traced, address: u64) -> Frame {
-    let event::Frame { function, file, line, inlined } = traced.frame.clone();
-    Frame { function, file, line, inlined, address }
 }
 
 /// Whether a dump shows a function that called `callee`, empty for none

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::kind::{Kind, classify, is_runtime};
 use super::life::{Life, Lives};
@@ -38,7 +38,7 @@ pub struct Site {
 }
 
 /// One function of a site's stack.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Frame {
     pub function: String,
     pub file: String,
@@ -50,12 +50,21 @@ pub struct Frame {
     /// and 0 where there is none.
     #[serde(skip)]
     pub address: u64,
+    /// As in [`event::Frame`]; no part of the JSON.
+    #[serde(skip)]
+    pub wrapper: bool,
 }
 
 impl Frame {
-    fn of(frame: &event::Frame, address: u64) -> Frame {
-        let event::Frame { function, file, line, inlined } = frame.clone();
-        Frame { function, file, line, inlined, address }
+    pub(super) fn of(frame: &event::Frame, address: u64) -> Frame {
+        Frame { address, ..Frame::from(frame.clone()) }
+    }
+}
+
+impl From<event::Frame> for Frame {
+    /// Without an address.
+    fn from(event::Frame { function, file, line, inlined, wrapper }: event::Frame) -> Frame {
+        Frame { function, file, line, inlined, address: 0, wrapper }
     }
 }
 
@@ -214,7 +223,7 @@ impl Sums {
 }
 
 /// The name of a type that could not be read.
-const UNKNOWN_TYPE: &str = "?";
+pub(super) const UNKNOWN_TYPE: &str = "?";
 
 /// A call's type and size, with what was learnt from the calling code.
 struct Resolved {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::goroutines::{Goroutines, Group};
 use super::{Frame, Grouping, Target, rfc3339};
@@ -73,7 +73,7 @@ pub struct SizeClass {
 }
 
 /// The runtime's heap profile, as its own `/debug/pprof/heap` shows it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
     /// `runtime.MemProfileRate`: one sample for so many bytes allocated. 0: off.
     pub rate: i64,
@@ -84,7 +84,7 @@ pub struct Profile {
 }
 
 /// Estimates, from samples. Signed as in pprof.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Values {
     pub inuse_objects: i64,
     pub inuse_bytes: i64,
@@ -93,7 +93,7 @@ pub struct Values {
 }
 
 /// Objects of one size from one stack.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SampledSite {
     #[serde(flatten)]
     pub values: Values,
@@ -243,13 +243,7 @@ impl Stacks<'_, '_> {
             // of a stack that was cut off (`runtime_expandFinalInlineFrame`).
             let count = if i + 1 < shown.len() { 1 } else { found.len() };
             let found = found.iter().take(count).filter(|f| f.function != "runtime.goexit");
-            frames.extend(found.map(|f| Frame {
-                function: f.function.clone(),
-                file: f.file.clone(),
-                line: f.line,
-                inlined: f.inlined,
-                address,
-            }));
+            frames.extend(found.map(|f| Frame::of(f, address)));
         }
         frames
     }
@@ -322,8 +316,7 @@ mod tests {
     }
 
     fn site(function: &str, line: u32, inuse_bytes: i64, alloc_bytes: i64) -> SampledSite {
-        let frame =
-            Frame { function: function.into(), file: "/app/a.go".into(), line, inlined: false, address: 0 };
+        let frame = Frame { function: function.into(), file: "/app/a.go".into(), line, ..Frame::default() };
         let values = Values { inuse_bytes, alloc_bytes, ..Values::default() };
         SampledSite { values, object_size: 16, frames: vec![frame] }
     }

@@ -5,14 +5,6 @@ use std::cell::OnceCell;
 use crate::binary::{Binary, Dwarf, SourceFrame, TracedFrame};
 use crate::event::Frame;
 
-/// A frame as the runtime's stack traces know it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Traced {
-    pub frame: Frame,
-    /// See [`TracedFrame::is_wrapper`].
-    pub is_wrapper: bool,
-}
-
 /// Turns link-time addresses of one program into source frames.
 ///
 /// Go code is looked up in gopclntab even where there is DWARF: both come from the same
@@ -45,11 +37,6 @@ impl<'a> Symbolizer<'a> {
     ///
     /// Never empty: an address nothing is known of gives one frame named `0x…`.
     pub fn frames(&self, addr: u64) -> Vec<Frame> {
-        self.traced(addr).into_iter().map(|traced| traced.frame).collect()
-    }
-
-    /// As [`Symbolizer::frames`], with what decides whether a stack trace shows them.
-    pub fn traced(&self, addr: u64) -> Vec<Traced> {
         let from_go = self.binary.line_table().map(|table| table.traced(addr));
         let found = from_go.filter(|frames| !frames.is_empty()).or_else(|| {
             let frames = Some(self.dwarf()?.frames(addr)).filter(|frames| all_named(frames))?;
@@ -57,7 +44,7 @@ impl<'a> Symbolizer<'a> {
         });
         match found {
             Some(frames) => into_frames(frames, self.type_arguments),
-            None => vec![Traced { frame: self.by_symbol(addr), is_wrapper: false }],
+            None => vec![self.by_symbol(addr)],
         }
     }
 
@@ -77,12 +64,11 @@ fn all_named(frames: &[SourceFrame]) -> bool {
     !frames.is_empty() && frames.iter().all(|frame| !frame.function.is_empty())
 }
 
-fn into_frames(frames: Vec<TracedFrame>, type_arguments: bool) -> Vec<Traced> {
+fn into_frames(frames: Vec<TracedFrame>, type_arguments: bool) -> Vec<Frame> {
     let last = frames.len().saturating_sub(1);
     let frame = |(i, TracedFrame { source, is_wrapper }): (usize, TracedFrame)| {
         let function = if type_arguments { source.function } else { printed_name(source.function) };
-        let frame = Frame { function, file: source.file, line: source.line, inlined: i < last };
-        Traced { frame, is_wrapper }
+        Frame { function, file: source.file, line: source.line, inlined: i < last, wrapper: is_wrapper }
     };
     frames.into_iter().enumerate().map(frame).collect()
 }
@@ -90,7 +76,7 @@ fn into_frames(frames: Vec<TracedFrame>, type_arguments: bool) -> Vec<Traced> {
 /// A function's name as Go prints it, type arguments left out: `main.sum[...]`. Each
 /// outermost pair of brackets is one, since Go 1.27 has generic methods of generic types
 /// (runtime/traceback.go `funcNameForPrint`; up to Go 1.20 the linker shortens).
-fn printed_name(name: String) -> String {
+pub(crate) fn printed_name(name: String) -> String {
     if !name.contains('[') {
         return name;
     }
@@ -133,7 +119,7 @@ mod tests {
     #[test]
     fn all_frames_but_the_outermost_are_inlined() {
         let frames = into_frames(vec![TracedFrame::default(); 3], false);
-        let inlined: Vec<_> = frames.iter().map(|f| f.frame.inlined).collect();
+        let inlined: Vec<_> = frames.iter().map(|f| f.inlined).collect();
         assert_eq!(inlined, [true, true, false]);
     }
 }

@@ -195,6 +195,7 @@ mod tests {
             line: 7,
             inlined: false,
             address: 0,
+            wrapper: false,
         };
         Site {
             id: "0".into(),
