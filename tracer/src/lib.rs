@@ -13,6 +13,7 @@ pub mod memory;
 // Tier 2
 pub mod capture;
 pub mod model;
+pub mod pprof;
 pub mod runtime;
 pub mod symbol;
 pub mod target;
