@@ -11,8 +11,10 @@ use regex::Regex;
 use tracer::capture::{Reader, Writer};
 use tracer::event::*;
 use tracer::export::flame::{Colours, FlameOptions};
-use tracer::export::{csv, flame, folded, gc, html, json, perfetto, pprof, text};
+use tracer::export::{csv, diff, flame, folded, gc, html, json, perfetto, pprof, text};
 use tracer::model::State;
+use tracer::pprof::HeapProfile;
+use tracer::report::diff::{Diff, DiffOptions, Per, Side};
 use tracer::report::stream::Stream;
 use tracer::report::timeline::Timeline;
 use tracer::report::{Grouping, Measure, Report};
@@ -464,4 +466,69 @@ fn a_killed_recorder_leaves_a_report_that_says_so() {
     assert!(notes.contains("capture is incomplete: it has no end"), "{notes}");
     assert!(report.capture.coverage.is_none());
     assert!(report.totals.alloc_objects > 900);
+}
+
+/// Another capture of the program, as a pprof profile: a site is gone, one is new, one has moved
+/// by two lines and doubled, and one has shrunk.
+fn profile_of_another() -> HeapProfile {
+    let mut other = report(&capture());
+    other.sites.retain(|site| !site.frames[0].function.starts_with("main.Map"));
+    for site in &mut other.sites {
+        match site.frames[0].function.as_str() {
+            "main.читать" => {
+                site.frames[0].line += 2;
+                site.alloc_objects *= 2;
+                site.alloc_bytes *= 2;
+                site.live_bytes = site.live_bytes.map(|bytes| bytes * 2);
+            }
+            "main.newNode" => site.live_objects = site.live_objects.map(|objects| objects / 3),
+            _ => {}
+        }
+    }
+    let mut new = other.sites[0].clone();
+    new.frames[0].function = "main.новый".into();
+    other.sites.push(new);
+    let mut out = Vec::new();
+    pprof::write(&other, &mut out).unwrap();
+    HeapProfile::read(out.as_slice()).unwrap()
+}
+
+fn compared(options: DiffOptions) -> Diff {
+    let before = Side::of_report("before.heaptap", &report(&capture()));
+    Diff::build(before, Side::of_profile("after.pb.gz", profile_of_another()), options).unwrap()
+}
+
+#[test]
+fn differences() {
+    let plain = compared(DiffOptions::default());
+    expect_file!["golden/diff.txt"].assert_eq(&printed(|out| diff::write(&plain, None, out)));
+    expect_file!["golden/diff.json"].assert_eq(&printed(|out| json::write(&plain, out)));
+    let per = Some(Per::Measure(Measure::AllocObjects));
+    let normalised = compared(DiffOptions { measure: Some(Measure::AllocBytes), per });
+    expect_file!["golden/diff-normalised.txt"]
+        .assert_eq(&printed(|out| diff::write(&normalised, Some(3), out)));
+    expect_file!["golden/diff.svg"].assert_eq(&printed(|out| flame::write_diff(&normalised, out)));
+}
+
+#[test]
+fn a_profile_of_differences_adds_up_to_them() {
+    let plain = compared(DiffOptions::default());
+    let mut out = Vec::new();
+    pprof::write_diff(&plain, &mut out).unwrap();
+    let profile = HeapProfile::read(out.as_slice()).unwrap();
+    let sum = |value: usize| profile.samples.iter().map(|sample| sample.values[value]).sum::<i64>();
+    assert_eq!(sum(1), plain.totals.alloc_bytes.change);
+    assert_eq!(Some(sum(2)), plain.totals.live_objects.map(|total| total.change));
+    let gone = profile.samples.iter().find(|sample| sample.frames[0].function.starts_with("main.Map"));
+    assert!(gone.is_some_and(|sample| sample.values[0] == -50), "{gone:?}");
+}
+
+#[test]
+fn nothing_is_no_difference() {
+    let empty = |name| Side::of_report(name, &Report::default());
+    let none = Diff::build(empty("a"), empty("b"), DiffOptions::default()).unwrap();
+    let text = printed(|out| diff::write(&none, None, out));
+    assert!(text.contains("A has no site at all") && !text.contains("SITE"), "{text}");
+    let error = flame::write_diff(&none, &mut Vec::new()).unwrap_err();
+    assert!(error.hint_text().is_some_and(|hint| hint.contains("--measure")), "{error}");
 }

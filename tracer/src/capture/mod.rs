@@ -10,7 +10,7 @@ mod tests;
 mod varint;
 mod writer;
 
-pub use reader::{Damage, Reader};
+pub use reader::{Damage, Reader, begins};
 pub use writer::Writer;
 
 /// First bytes of every capture file.

@@ -65,6 +65,11 @@ impl Damage {
     }
 }
 
+/// Whether a file with these first bytes, 44 or more, is a capture, or one whose header is damaged.
+pub fn begins(head: &[u8]) -> bool {
+    head.starts_with(&MAGIC) || head.get(FILE_HEADER_LEN..).and_then(Header::parse).is_some()
+}
+
 /// Streams the events of a capture; memory stays bounded whatever the input says.
 pub struct Reader<R: Read> {
     input: R,

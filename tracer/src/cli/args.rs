@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::base::{Error, units};
+use crate::report::Measure;
 use crate::session::GUARDIAN;
 
 /// Says where a running Go process's heap goes, without a restart.
@@ -29,6 +30,8 @@ pub enum Command {
     Record(Record),
     /// Report a capture file: a table, JSON, CSV, a pprof profile, a flame graph or a page
     Report(Report),
+    /// Compare two captures, snapshots or heap profiles: which sites appeared, grew, shrank, are gone
+    Diff(Diff),
     /// Print the GC cycles of a process as they end, as GODEBUG=gctrace=1 does
     Gc(Gc),
     /// Show what the goroutines of a process do and where they were created, without stopping it
@@ -222,6 +225,71 @@ pub enum Colors {
 /// As `go tool pprof` calls them: allocated during the capture, or still in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Sort {
+    AllocBytes,
+    AllocObjects,
+    InuseBytes,
+    InuseObjects,
+}
+
+impl Sort {
+    pub(super) fn measure(self) -> Measure {
+        match self {
+            Sort::AllocBytes => Measure::AllocBytes,
+            Sort::AllocObjects => Measure::AllocObjects,
+            Sort::InuseBytes => Measure::LiveBytes,
+            Sort::InuseObjects => Measure::LiveObjects,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// What was before: a capture, a snapshot (`heaptap snapshot --json`) or a pprof heap profile
+    #[arg(value_name = "A")]
+    pub before: PathBuf,
+    /// What it is compared with: any of these
+    #[arg(value_name = "B")]
+    pub after: PathBuf,
+    #[arg(long, value_enum, default_value_t = DiffFormat::Table)]
+    pub format: DiffFormat,
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+    /// Write to this file instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// By whose change sites are ordered; in flame graphs, what is drawn [default: inuse-bytes where
+    /// both know what is in use, else alloc-bytes]
+    #[arg(long, value_enum)]
+    pub measure: Option<Sort>,
+    /// Multiply the numbers of A so that both have as much of this [default: compare them as they are]
+    #[arg(long, value_enum)]
+    pub per: Option<Normaliser>,
+    /// Rows of the table; 0 for all
+    #[arg(long, visible_alias = "top", value_name = "N", default_value_t = 20)]
+    pub limit: usize,
+    /// Only sites with a function that matches this regular expression
+    #[arg(long, value_name = "REGEX")]
+    pub filter: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DiffFormat {
+    Table,
+    Json,
+    /// Gzip'd profile.proto for `go tool pprof`, with negative values where there is less
+    Pprof,
+    /// A flame graph of B as SVG, red where it has more, blue where it has less
+    Flame,
+}
+
+/// What both sides of a comparison are to have as much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Normaliser {
+    /// Time
+    Duration,
+    /// GC cycles
+    Cycles,
     AllocBytes,
     AllocObjects,
     InuseBytes,

@@ -3,6 +3,7 @@
 //! Data goes to stdout and everything else to stderr, so that output can be piped.
 
 pub mod args;
+mod diff;
 mod doctor;
 mod gc;
 mod goroutines;
@@ -27,6 +28,7 @@ pub fn run(cli: &Cli) -> u8 {
     let outcome = match &cli.command {
         Command::Record(args) => record::run(args),
         Command::Report(args) => report::run(args),
+        Command::Diff(args) => diff::run(args),
         Command::Gc(args) => gc::run(args),
         Command::Goroutines(args) => goroutines::run(args),
         Command::Snapshot(args) => snapshot::run(args),

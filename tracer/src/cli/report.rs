@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 
 use regex::Regex;
 
-use super::args::{Colors, Format, Report as Args, Sort};
+use super::args::{Colors, Format, Report as Args};
 use crate::base::{Error, Result};
 use crate::export::flame::{Colours, FlameOptions};
 use crate::export::{csv, flame, folded, gc, html, json, perfetto, pprof, text};
@@ -33,12 +33,7 @@ pub(super) fn run(args: &Args) -> Result<u8> {
             Regex::new(pattern).map_err(|e| Error::usage("--filter is no regular expression").because(e))?;
         report.retain(&regex);
     }
-    let measure = match args.sort {
-        Sort::AllocBytes => Measure::AllocBytes,
-        Sort::AllocObjects => Measure::AllocObjects,
-        Sort::InuseBytes => Measure::LiveBytes,
-        Sort::InuseObjects => Measure::LiveObjects,
-    };
+    let measure = args.sort.measure();
     report.sort_by(measure);
     let captured = Captured { report, timeline };
     match &args.output {

@@ -10,6 +10,7 @@ use inferno::flamegraph::{self, Direction, Options};
 use super::folded::{self, escaped};
 use super::put;
 use crate::base::{Error, Fnv1a, Result};
+use crate::report::diff::Diff;
 use crate::report::{Measure, Report};
 
 /// What the colour of a frame says.
@@ -45,7 +46,7 @@ pub fn write(report: &Report, options: FlameOptions, out: &mut impl Write) -> Re
     let mut drawing = drawing(options);
     drawing.title = format!("{} of {}", name(options.measure), report.target.exe);
     drawing.subtitle = Some(subtitle(report));
-    put(out, &draw(drawing, &mut palette(report, options)?, &lines)?)
+    put(out, &draw(drawing, Some(&mut palette(report, options)?), &lines)?)
 }
 
 /// The boxes of a graph, to stand in another SVG element: with the root on top, where a reader
@@ -78,7 +79,7 @@ impl Boxes {
             let mut drawing = drawing(options);
             drawing.min_width = min_width;
             drawing.direction = Direction::Inverted;
-            let svg = draw(drawing, &mut palette, &lines)?;
+            let svg = draw(drawing, Some(&mut palette), &lines)?;
             boxes = Boxes::cut_out(&String::from_utf8_lossy(&svg));
             if boxes.as_ref().is_none_or(|boxes| boxes.svg.len() <= max_bytes) {
                 break;
@@ -110,12 +111,35 @@ fn drawing(options: FlameOptions) -> Options<'static> {
     drawing
 }
 
-fn draw<'a>(mut drawing: Options<'a>, palette: &'a mut PaletteMap, lines: &[String]) -> Result<Vec<u8>> {
-    drawing.palette_map = Some(palette);
+/// Without a palette, by how the two numbers of a line differ.
+fn draw<'a>(
+    mut drawing: Options<'a>,
+    palette: Option<&'a mut PaletteMap>,
+    lines: &[String],
+) -> Result<Vec<u8>> {
+    drawing.palette_map = palette;
     let mut svg = Vec::new();
     flamegraph::from_lines(&mut drawing, lines.iter().map(String::as_str), &mut svg)
         .map_err(|e| Error::failed("cannot draw the flame graph").because(e))?;
     Ok(svg)
+}
+
+/// Draws the stacks of a comparison as wide as they are on its second side: red what grew, blue
+/// what shrank, the more the deeper.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_diff(diff: &Diff, out: &mut impl Write) -> Result<()> {
+    let lines = folded::diff_lines(diff);
+    if lines.is_empty() {
+        return Err(Error::failed("there is nothing to draw: the second side has no site of this measure")
+            .hint("draw another (--measure alloc-bytes), or compare the other way round"));
+    }
+    let options = FlameOptions { measure: diff.measure, colours: Colours::Package, inverted: false };
+    let mut drawing = drawing(options);
+    drawing.title = format!("Change of {}", name(diff.measure).to_lowercase());
+    drawing.subtitle = Some(format!("from {} to {}", diff.before.name, diff.after.name));
+    put(out, &draw(drawing, None, &lines)?)
 }
 
 pub(super) fn name(measure: Measure) -> &'static str {

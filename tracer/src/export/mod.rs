@@ -1,6 +1,7 @@
 //! Reports put out as text, JSON, CSV, pprof, folded stacks, flame graphs or pages (tier 5).
 
 pub mod csv;
+pub mod diff;
 pub mod flame;
 pub mod folded;
 pub mod gc;

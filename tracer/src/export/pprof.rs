@@ -10,9 +10,10 @@ use prost::Message;
 use super::put;
 use crate::base::{Error, Result};
 use crate::pprof::proto;
+use crate::report::diff::{Diff, DiffSite};
 use crate::report::goroutines::{Goroutines, Group};
 use crate::report::snapshot::{Profile, SampledSite, Snapshot};
-use crate::report::{Frame, Report, Sampling, Site, Target};
+use crate::report::{Frame, Measure, Report, Sampling, Site, Target};
 
 /// Writes the report as `go tool pprof` reads it.
 ///
@@ -42,6 +43,15 @@ pub fn write_heap(snapshot: &Snapshot, out: &mut impl Write) -> Result<()> {
         Error::failed(format!("the program's heap profile could not be read: {why}"))
     })?;
     put_profile(&heap_profile(snapshot, profile), out)
+}
+
+/// Writes the changes of a comparison: values of what shrank are negative, as with
+/// `go tool pprof -diff_base`.
+///
+/// # Errors
+/// When `out` does not take it; a closed pipe is no error.
+pub fn write_diff(diff: &Diff, out: &mut impl Write) -> Result<()> {
+    put_profile(&diff_profile(diff), out)
 }
 
 fn put_profile(profile: &proto::Profile, out: &mut impl Write) -> Result<()> {
@@ -111,6 +121,21 @@ fn heap_profile(snapshot: &Snapshot, profile: &Profile) -> proto::Profile {
         comment,
         ..builder.tables()
     }
+}
+
+fn diff_profile(diff: &Diff) -> proto::Profile {
+    // Its stacks are of two processes, and have no addresses.
+    let mut builder = Builder::new(&Target::default());
+    let sample_type = builder.heap_types();
+    let sample = diff.sites.iter().map(|site| builder.diff_sample(site)).collect();
+    let default_sample_type = builder.string(match diff.measure {
+        Measure::AllocObjects => "alloc_objects",
+        Measure::AllocBytes => "alloc_space",
+        Measure::LiveObjects => "inuse_objects",
+        Measure::LiveBytes => "inuse_space",
+    });
+    let comment = diff.notes.iter().map(|text| builder.string(text)).collect();
+    proto::Profile { sample_type, sample, comment, default_sample_type, ..builder.tables() }
 }
 
 /// Collects what samples refer to, each thing once.
@@ -234,6 +259,16 @@ impl Builder {
                 signed(site.live_bytes.unwrap_or(0)),
             ],
             label,
+        }
+    }
+
+    fn diff_sample(&mut self, site: &DiffSite) -> proto::Sample {
+        let type_name = site.type_name.as_deref().filter(|name| !name.is_empty());
+        proto::Sample {
+            location_id: self.stack(&site.frames),
+            // In pprof's order.
+            value: Measure::ALL.map(|measure| site.changes.get(measure).map_or(0, |c| c.change)).to_vec(),
+            label: type_name.map(|name| self.label("type", name)).into_iter().collect(),
         }
     }
 

@@ -180,7 +180,7 @@ pub(super) fn growth(bytes_per_minute: f64) -> String {
     }
 }
 
-fn cut(name: &str) -> String {
+pub(super) fn cut(name: &str) -> String {
     if name.width() <= MAX_TYPE_WIDTH {
         return name.into();
     }

@@ -142,6 +142,15 @@ pub(super) fn is_runtime(function: &str) -> bool {
     function.starts_with("runtime.") || function.starts_with("internal/runtime/")
 }
 
+/// Whether a function does nothing but allocate: the runtime's, and those that other packages know
+/// by a name of theirs. Where a stack begins among these depends on who walks it.
+pub(super) fn is_allocating(function: &str) -> bool {
+    match lookup(LINKNAMED, function).or_else(|| lookup(RUNTIME, function.strip_prefix("runtime.")?)) {
+        Some(kind) => kind != Kind::Goroutine,
+        None => is_allocator(function),
+    }
+}
+
 /// The kind of an object of type `type_name` (empty: none) whose innermost frames are
 /// `hidden`, innermost first, called by `top`, the first frame a report shows.
 pub(super) fn classify(hidden: &[&str], top: &str, type_name: &str) -> Kind {

@@ -4,6 +4,7 @@
 //! bytes.
 
 mod baseline;
+pub mod diff;
 pub mod gc;
 pub mod goroutines;
 mod kind;
@@ -142,7 +143,8 @@ pub struct Totals {
 }
 
 /// What sites are ordered and measured by: objects, or bytes by size class.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Measure {
     #[default]
     AllocBytes,
@@ -153,6 +155,9 @@ pub enum Measure {
 }
 
 impl Measure {
+    pub const ALL: [Measure; 4] =
+        [Measure::AllocObjects, Measure::AllocBytes, Measure::LiveObjects, Measure::LiveBytes];
+
     pub fn of(self, site: &Site) -> u64 {
         match self {
             Measure::AllocBytes => site.alloc_bytes,
