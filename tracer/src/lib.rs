@@ -32,4 +32,7 @@ pub mod export;
 pub mod session;
 
 // Tier 7
+pub mod script;
+
+// Tier 8
 pub mod cli;

@@ -38,6 +38,8 @@ pub enum Command {
     Goroutines(Goroutines),
     /// Show what the runtime of a process itself knows of its heap, without any probe
     Snapshot(Snapshot),
+    /// Run a scripted session: phases, triggers, assertions, from a file
+    Session(Session),
     /// Show what would be probed in a process or executable, and at what price
     Plan(Plan),
     /// Check whether this machine and user can trace, and how to fix it
@@ -213,6 +215,22 @@ pub enum Format {
     Perfetto,
 }
 
+impl Format {
+    /// Of the names of files.
+    pub fn ending(self) -> &'static str {
+        match self {
+            Format::Table => "txt",
+            Format::Json => "json",
+            Format::Pprof => "pb.gz",
+            Format::Csv => "csv",
+            Format::Folded => "folded",
+            Format::Flame => "svg",
+            Format::Html => "html",
+            Format::Perfetto => "pftrace",
+        }
+    }
+}
+
 /// What the colours of a flame graph say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Colors {
@@ -365,6 +383,40 @@ pub enum SnapshotFormat {
 }
 
 #[derive(Debug, Args)]
+pub struct Session {
+    #[command(subcommand)]
+    pub command: SessionCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SessionCommand {
+    /// Run a session file; exits with 3 when an assertion fails
+    Run(SessionRun),
+    /// Check a session file without running it
+    Check(SessionFile),
+    /// Print a session file to begin with
+    New,
+}
+
+#[derive(Debug, Args)]
+pub struct SessionFile {
+    /// The session file
+    pub file: PathBuf,
+    /// Change a setting that the file declares in its table `set`
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_setting)]
+    pub set: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub struct SessionRun {
+    #[command(flatten)]
+    pub session: SessionFile,
+    /// Print the results as JSON at the end
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct Plan {
     #[command(flatten)]
     pub program: ProgramArgs,
@@ -401,6 +453,11 @@ pub struct Guard {
     pub address: u64,
     pub own: u64,
     pub set: u64,
+}
+
+fn parse_setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("a setting is written NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn parse_bytes(text: &str) -> Result<u64, String> {

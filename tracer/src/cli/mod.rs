@@ -1,4 +1,4 @@
-//! The command line: arguments, and one file per command (tier 7).
+//! The command line: arguments, and one file per command (tier 8).
 //!
 //! Data goes to stdout and everything else to stderr, so that output can be piped.
 
@@ -10,6 +10,7 @@ mod goroutines;
 mod plan;
 mod record;
 mod report;
+mod session;
 mod snapshot;
 mod stream;
 
@@ -19,7 +20,6 @@ use std::process::Stdio;
 use args::{Cli, Command, TargetArgs};
 
 use crate::base::{Error, Result};
-use crate::session;
 use crate::target::{self, Identity, Spawned};
 
 /// Runs the command and returns the exit code (see `heaptap --help`).
@@ -32,9 +32,10 @@ pub fn run(cli: &Cli) -> u8 {
         Command::Gc(args) => gc::run(args),
         Command::Goroutines(args) => goroutines::run(args),
         Command::Snapshot(args) => snapshot::run(args),
+        Command::Session(args) => session::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Doctor(args) => doctor::run(args),
-        Command::Guard(args) => session::guard_rate(args.address, args.own, args.set).map(|()| 0),
+        Command::Guard(args) => crate::session::guard_rate(args.address, args.own, args.set).map(|()| 0),
     };
     match outcome {
         Ok(code) => code,

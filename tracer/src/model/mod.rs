@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 
 pub use calls::{Call, CallSums, Calls, Tally};
-pub use live::{AGES, Alive, ByAge, Died, Fate, Growth, Live};
+pub use live::{AGES, Alive, ByAge, Died, Fate, Growth, Live, median_slope};
 pub use windows::{Batch, Windows};
 
 use crate::event::{

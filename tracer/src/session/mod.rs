@@ -16,5 +16,5 @@ pub use auto::choose;
 pub use gc::{GcOptions, follow_gc};
 pub use options::{Mode, Options};
 pub use rate::{GUARDIAN, guard_rate};
-pub use record::{Observer, Recording, record};
+pub use record::{Observer, Recording, record, stop_signal};
 pub use snapshot::snapshot;

@@ -56,7 +56,8 @@ pub enum Mode {
 }
 
 impl Mode {
-    pub(super) fn name(self) -> &'static str {
+    /// As captures and reports call it.
+    pub fn name(self) -> &'static str {
         match self {
             Mode::Exact => "exact",
             Mode::Runtime => "runtime",

@@ -191,7 +191,10 @@ fn attach_options<'a>(
 }
 
 /// Completes on Ctrl-C or SIGTERM.
-pub(super) fn stop_signal() -> Result<impl Future<Output = ()>> {
+///
+/// # Errors
+/// When signals cannot be listened for.
+pub fn stop_signal() -> Result<impl Future<Output = ()>> {
     let listen = |kind| signal(kind).map_err(|e| Error::failed("cannot listen for signals").because(e));
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;

@@ -1,8 +1,11 @@
 //! From what the user names to a process id.
 
-use procfs::process::{Process, all_processes};
+use std::path::Path;
 
-use super::explain;
+use procfs::process::{Process, all_processes};
+use regex::Regex;
+
+use super::{explain, open_binary};
 use crate::base::{Error, Result};
 
 /// Checks that there is such a process.
@@ -29,27 +32,78 @@ pub fn by_pid(pid: i32) -> Result<i32> {
 /// # Errors
 /// Failed when no process has the name; Usage when several have, listing them.
 pub fn by_name(name: &str) -> Result<i32> {
+    one(all()?.filter(|p| is_called(p, name)), &format!("the name {name:?}"))
+}
+
+/// The one Go process whose command line, its arguments joined by spaces, matches.
+///
+/// # Errors
+/// As [`by_name`].
+pub fn by_cmdline(pattern: &Regex) -> Result<i32> {
+    let matches = |p: &Process| p.cmdline().is_ok_and(|args| pattern.is_match(&args.join(" ")));
+    one(all()?.filter(matches).filter(is_go), &format!("a command line like {:?}", pattern.as_str()))
+}
+
+/// The one Go process in this cgroup or one below it: `/system.slice/app.service`.
+///
+/// # Errors
+/// As [`by_name`].
+pub fn by_cgroup(path: &str) -> Result<i32> {
+    let path = path.trim_end_matches('/');
+    let is_below =
+        |group: &str| group.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    one(go_processes_in(is_below)?, &format!("the cgroup {path:?}"))
+}
+
+/// The one Go process in the container with this id, or the beginning of one of at least 8
+/// digits: container runtimes name a container's cgroup by its id.
+///
+/// # Errors
+/// As [`by_name`].
+pub fn by_container(id: &str) -> Result<i32> {
+    if id.len() < 8 || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(Error::usage(format!("{id:?} is no container's id"))
+            .hint("give at least 8 of its hexadecimal digits"));
+    }
+    // As `docker-ID.scope`, `cri-containerd-ID.scope`, `libpod-ID`, or ID alone.
+    let is_of = |group: &str| group.split(['/', '-', '.', ':']).any(|part| part.starts_with(id));
+    one(go_processes_in(is_of)?, &format!("the container {id}"))
+}
+
+fn go_processes_in(is_wanted: impl Fn(&str) -> bool) -> Result<impl Iterator<Item = Process>> {
+    let is_in =
+        move |p: &Process| p.cgroups().is_ok_and(|groups| groups.into_iter().any(|g| is_wanted(&g.pathname)));
+    Ok(all()?.filter(move |p| is_in(p) && is_go(p)))
+}
+
+/// Go programs often have helpers about them, such as the shell that began them.
+fn is_go(process: &Process) -> bool {
+    open_binary(Path::new(&format!("/proc/{}/exe", process.pid))).is_ok()
+}
+
+fn all() -> Result<impl Iterator<Item = Process>> {
     let processes = all_processes()
         .map_err(|e| Error::environment("cannot list processes: is /proc mounted?").because(e))?;
     let own_pid = std::process::id() as i32;
-    let matching: Vec<Process> = processes
-        .filter_map(Result::ok)
-        .filter(|p| p.pid != own_pid && is_called(p, name) && !is_ended(p))
-        .collect();
+    Ok(processes.filter_map(Result::ok).filter(move |p| p.pid != own_pid && !is_ended(p)))
+}
+
+fn one(processes: impl Iterator<Item = Process>, what: &str) -> Result<i32> {
+    let matching: Vec<Process> = processes.collect();
     match matching.as_slice() {
-        [] => Err(Error::failed(format!("no process is called {name:?}"))
-            .hint("`ps -e -o pid,comm,args` lists names; --pid names a process by its id")),
+        [] => Err(Error::failed(format!("no process has {what}"))
+            .hint("`ps -e -o pid,comm,args` lists processes; --pid names one by its id")),
         [one] => Ok(one.pid),
-        several => Err(ambiguous(name, several)),
+        several => Err(ambiguous(what, several)),
     }
 }
 
-fn ambiguous(name: &str, processes: &[Process]) -> Error {
+fn ambiguous(what: &str, processes: &[Process]) -> Error {
     let list: Vec<String> = processes
         .iter()
         .map(|p| format!("\n  {:>7}  {}", p.pid, p.cmdline().unwrap_or_default().join(" ")))
         .collect();
-    Error::usage(format!("{} processes are called {name:?}:{}", list.len(), list.concat()))
+    Error::usage(format!("{} processes have {what}:{}", list.len(), list.concat()))
         .hint("pass --pid with one of them")
 }
 

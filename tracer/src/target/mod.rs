@@ -7,7 +7,7 @@ mod maps;
 mod spawn;
 
 pub use alive::{Ended, Watch};
-pub use find::{by_name, by_pid};
+pub use find::{by_cgroup, by_cmdline, by_container, by_name, by_pid};
 pub use identify::{Identity, identify, open_binary};
 pub use maps::{load_bias, read_maps};
 pub use spawn::Spawned;

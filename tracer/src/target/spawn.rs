@@ -3,10 +3,11 @@
 use std::marker::PhantomData;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Options};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -22,6 +23,10 @@ pub struct Spawned {
     stopped: bool,
     _one_thread: PhantomData<*const ()>,
 }
+
+/// How long a program that is told to end may take, and how often that is looked at.
+const GRACE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(10);
 
 impl Spawned {
     /// Starts `command`, whose first element is the program, with our standard streams;
@@ -46,13 +51,39 @@ impl Spawned {
         self.child.id() as i32
     }
 
-    /// Lets the program run.
+    /// Whether it has yet to begin.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Lets the program run, if it does not yet.
     ///
     /// # Errors
     /// Failed when it is gone, which takes a SIGKILL from elsewhere.
     pub fn release(&mut self) -> Result<()> {
+        if !self.stopped {
+            return Ok(());
+        }
         ptrace::detach(self.nix_pid(), None).map_err(|e| self.lost(e))?;
         self.stopped = false;
+        Ok(())
+    }
+
+    /// Ends a program that runs: with SIGTERM, and some seconds later with SIGKILL.
+    ///
+    /// # Errors
+    /// Failed when it cannot be waited for.
+    pub fn end(&mut self) -> Result<()> {
+        let failed = |e| Error::failed("cannot wait for the started process").because(e);
+        // It fails when it is gone already.
+        _ = kill(self.nix_pid(), Signal::SIGTERM);
+        let deadline = Instant::now() + GRACE;
+        while self.child.try_wait().map_err(failed)?.is_none() {
+            if Instant::now() >= deadline {
+                _ = self.child.kill();
+            }
+            std::thread::sleep(LOOK);
+        }
         Ok(())
     }
 

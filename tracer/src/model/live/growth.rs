@@ -89,8 +89,9 @@ impl History {
     }
 }
 
-/// The median slope over all pairs of points; `None` when no two differ in x.
-fn median_slope(points: &[(f64, f64)]) -> Option<f64> {
+/// The median slope over all pairs of points, which are in order of x (Theil–Sen); `None` when
+/// no two differ in it.
+pub fn median_slope(points: &[(f64, f64)]) -> Option<f64> {
     let mut slopes: Vec<f64> = Vec::new();
     for (i, a) in points.iter().enumerate() {
         let later = points.get(i + 1..).unwrap_or_default();

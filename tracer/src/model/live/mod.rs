@@ -17,8 +17,8 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 
 use cohorts::{Cohort, Cohorts};
-pub use growth::Growth;
 use growth::History;
+pub use growth::{Growth, median_slope};
 pub use page::Fate;
 use page::{Object, PAGE, Page};
 use table::PageTable;

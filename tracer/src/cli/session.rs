@@ -1,0 +1,70 @@
+//! `heaptap session`: scripted sessions from a file.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use clap::{Parser, ValueEnum};
+
+use super::args::{Cli, Command, Format, Session as Args, SessionCommand, SessionFile, SessionRun};
+use super::{note, runtime, to_stdout, write_json};
+use crate::base::{Error, Result};
+use crate::script::{self, Host, RunState, Session, TEMPLATE};
+
+pub(super) fn run(args: &Args) -> Result<u8> {
+    match &args.command {
+        SessionCommand::Run(args) => run_session(args),
+        SessionCommand::Check(file) => {
+            note(&format!("{}: {}", file.file.display(), load(file)?.summary()));
+            Ok(0)
+        }
+        SessionCommand::New => to_stdout(|out| out.write_all(TEMPLATE.as_bytes())).map(|()| 0),
+    }
+}
+
+fn load(file: &SessionFile) -> Result<Session> {
+    let name = file.file.display().to_string();
+    let text = std::fs::read_to_string(&file.file)
+        .map_err(|e| Error::usage(format!("cannot read {name}")).because(e))?;
+    Session::parse(&text, &name, &file.set, &Terminal)
+}
+
+fn run_session(args: &SessionRun) -> Result<u8> {
+    let session = load(&args.session)?;
+    note(&session.summary());
+    let (results, failure) = runtime()?.block_on(script::run(&session, &mut Terminal))?;
+    if args.json {
+        write_json(&results)?;
+    } else {
+        to_stdout(|out| results.write_table(out))?;
+    }
+    match failure {
+        Some(e) => Err(e),
+        None if results.has_failed_assertions() => Ok(ASSERTION_FAILED),
+        None => Ok(u8::from(results.state == RunState::Interrupted)),
+    }
+}
+
+const ASSERTION_FAILED: u8 = 3;
+
+/// What sessions ask of the command line.
+struct Terminal;
+
+impl Host for Terminal {
+    fn note(&mut self, text: &str) {
+        note(text);
+    }
+
+    fn report_ending(&self, format: &str) -> Option<&'static str> {
+        Format::from_str(format, false).ok().map(Format::ending)
+    }
+
+    fn write_report(&self, capture: &Path, format: &str, output: &Path) -> Result<()> {
+        let report = [OsStr::new("heaptap"), "report".as_ref(), capture.as_os_str()];
+        let how = ["--format".as_ref(), OsStr::new(format), "-o".as_ref(), output.as_os_str()];
+        let wrong = |e| Error::usage(format!("there is no report format {format:?}")).because(e);
+        match Cli::try_parse_from(report.into_iter().chain(how)).map_err(wrong)?.command {
+            Command::Report(args) => super::report::run(&args).map(drop),
+            _ => Ok(()),
+        }
+    }
+}
