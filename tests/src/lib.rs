@@ -112,8 +112,16 @@ pub fn start_target(program: &Path, args: &[&str]) -> Result<Process> {
 /// # Errors
 /// When it ends before that.
 pub fn start_recording(pid: u32, capture: &Path) -> Result<Process> {
+    start_recording_with(pid, capture, &[])
+}
+
+/// The same, with more arguments.
+///
+/// # Errors
+/// As [`start_recording`].
+pub fn start_recording_with(pid: u32, capture: &Path, args: &[&str]) -> Result<Process> {
     let mut record = heaptap();
-    record.args(["record", "--mode", "exact", "--pid", &pid.to_string(), "-o"]).arg(capture);
+    record.args(["record", "--mode", "exact", "--pid", &pid.to_string(), "-o"]).arg(capture).args(args);
     let mut record = Process::spawn(&mut record)?;
     await_recording(&mut record)?;
     Ok(record)

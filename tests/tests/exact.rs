@@ -8,15 +8,18 @@ use anyhow::{Context, Result, ensure};
 use tests::manifest::{Manifest, Markers};
 use tests::report::{Frame, Site};
 use tests::{GoLine, NEWEST, PATIENCE, Process, Report, Variant, build, end_recording, source_dir};
-use tests::{await_recording, check_lines, check_programs, heaptap, matrix, start_recording, start_target};
+use tests::{
+    await_recording, check_lines, check_programs, heaptap, matrix, start_recording, start_recording_with,
+    start_target,
+};
 
 /// Records one run of `exact`, from outside, while it does what it is known to do.
-fn capture(line: GoLine, variant: Variant) -> Result<(Manifest, Report)> {
+fn capture(line: GoLine, variant: Variant, args: &[&str]) -> Result<(Manifest, Report)> {
     let program = build("exact", line, variant)?;
     let scratch = tempfile::tempdir()?;
     let file = scratch.path().join("exact.heaptap");
     let mut target = start_target(&program, &[])?;
-    let record = start_recording(target.pid(), &file)?;
+    let record = start_recording_with(target.pid(), &file, args)?;
     let manifest = run_phase(&mut target)?;
     end_recording(record)?;
     Ok((manifest, Report::of(&file)?))
@@ -33,15 +36,28 @@ fn markers() -> Result<Markers> {
 }
 
 fn check_exact(line: GoLine, variant: Variant) -> Result<()> {
-    let (manifest, report) = capture(line, variant)?;
-    ensure!(manifest.gc_cycles > 3, "the GC ran only {} times", manifest.gc_cycles);
-    let wrong = manifest.differences(&report, &markers()?);
-    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-    ensure!(report.is_complete(), "incomplete: {:?}", report.capture);
+    let report = check_counts(line, variant, &[])?;
     let said = (&*report.target.go_version, report.target.stripped, report.target.pie, report.target.cgo);
     let built = (variant == Variant::Stripped, variant == Variant::Pie, variant == Variant::Cgo);
     ensure!(said == (&*format!("go{}", line.version), built.0, built.1, built.2), "target: {said:?}");
     Ok(())
+}
+
+fn check_counts_only(line: GoLine) -> Result<()> {
+    let report = check_counts(line, Variant::Stripped, &["--counts-only"])?;
+    ensure!(report.sites.iter().all(|site| site.live_objects.is_none()), "something is said to be alive");
+    let said = |note: &String| note.contains("--counts-only");
+    ensure!(report.capture.notes.iter().any(said), "{:?}", report.capture.notes);
+    Ok(())
+}
+
+fn check_counts(line: GoLine, variant: Variant, args: &[&str]) -> Result<Report> {
+    let (manifest, report) = capture(line, variant, args)?;
+    ensure!(manifest.gc_cycles > 3, "the GC ran only {} times", manifest.gc_cycles);
+    let wrong = manifest.differences(&report, &markers()?);
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    ensure!(report.is_complete(), "incomplete: {:?}", report.capture);
+    Ok(report)
 }
 
 /// What a stripped program must share with its unstripped twin: the objects of each type
@@ -58,8 +74,8 @@ fn places<'r>(sites: &[&'r Site]) -> BTreeMap<(&'r str, &'r str, &'r [Frame]), u
 
 fn check_stripped_is_plain(line: GoLine) -> Result<()> {
     let markers = markers()?;
-    let (manifest, plain) = capture(line, Variant::Plain)?;
-    let (_, stripped) = capture(line, Variant::Stripped)?;
+    let (manifest, plain) = capture(line, Variant::Plain, &[])?;
+    let (_, stripped) = capture(line, Variant::Stripped, &[])?;
     let plain_sites = manifest.steady_sites(&plain, &markers);
     let stripped_sites = manifest.steady_sites(&stripped, &markers);
     let (plain, stripped) = (places(&plain_sites), places(&stripped_sites));
@@ -76,6 +92,11 @@ mod privileged {
     #[test]
     fn every_object_is_counted_at_its_site() -> Result<()> {
         check_programs(matrix()?, check_exact)
+    }
+
+    #[test]
+    fn so_is_it_in_the_kernel() -> Result<()> {
+        check_lines(check_counts_only)
     }
 
     #[test]

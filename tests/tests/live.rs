@@ -11,7 +11,7 @@ use tests::{GoLine, PATIENCE, Process, Variant, build, start_target};
 use tracer::binary::Binary;
 use tracer::event::{Alloc, Event, StackId, UNKNOWN_SLOT};
 use tracer::plan::{CostClass, Place, ProbePlan, Purpose, Recipe, Site};
-use tracer::source::live::{AttachOptions, LiveSource, Method};
+use tracer::source::live::{Allocations, AttachOptions, LiveSource, Method};
 
 /// The program `steps` of one Go line, running.
 struct Target {
@@ -44,7 +44,7 @@ impl Target {
             bpf_log: false,
             method,
             baseline: false,
-            gated: false,
+            allocations: Allocations::Sent,
         }
     }
 

@@ -207,6 +207,35 @@ pub struct StackRecord {
     pub frames: [u64; MAX_DEPTH],
 }
 
+/// Allocations that are counted together.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CountKey {
+    /// As in [`AllocRecord`].
+    pub stack: u64,
+    pub type_addr: u64,
+    pub slot: u64,
+    /// Bytes asked for where the trap does not tell the slot, which depends on them; else 0.
+    pub size: u64,
+    /// The site's index.
+    pub site: u32,
+    pub _pad: u32,
+}
+
+impl CountKey {
+    /// [`CountKey::slot`] where the trap does not tell.
+    pub const UNKNOWN_SLOT: u64 = u64::MAX;
+}
+
+/// Allocations of one [`CountKey`] since the program was loaded.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    pub objects: u64,
+    /// Bytes asked for, of all together; 0 where the trap does not tell.
+    pub requested: u64,
+}
+
 /// What one CPU counted since the program was loaded.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -241,6 +270,14 @@ unsafe impl aya::Pod for GcAddresses {}
 // SAFETY: as for `Recipe`.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for Sampler {}
+
+// SAFETY: as for `Recipe`.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for CountKey {}
+
+// SAFETY: as for `Recipe`.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for Count {}
 
 // SAFETY: as for `Recipe`.
 #[cfg(feature = "user")]

@@ -29,7 +29,7 @@ pub fn pass() -> bool {
     if unsafe { objects.read_volatile() } >= allowed {
         return false;
     }
-    if send::increment(objects) + 1 >= allowed {
+    if send::add_to(objects, 1) + 1 >= allowed {
         // SAFETY: as above.
         unsafe { last_ns.write_volatile(send::now()) };
     }

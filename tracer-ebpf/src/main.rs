@@ -15,6 +15,7 @@
 // Atomic addition: the target has no compare-and-swap, so core offers none of its own.
 #![feature(asm_experimental_arch)]
 
+mod count;
 mod gate;
 mod gc;
 mod read;
@@ -53,6 +54,9 @@ static DEPTH: Global<u32> = Global::new(MAX_DEPTH as u32);
 /// Whether allocations are sent only while the gate is open.
 #[unsafe(no_mangle)]
 static GATED: Global<u32> = Global::new(0);
+/// Whether allocations are counted and not sent.
+#[unsafe(no_mangle)]
+static COUNTED: Global<u32> = Global::new(0);
 /// Bytes waiting in the ring from which on the reader is woken.
 #[unsafe(no_mangle)]
 static WAKE_BYTES: Global<u64> = Global::new(0);

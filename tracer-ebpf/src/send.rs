@@ -10,9 +10,9 @@ use aya_ebpf::{
     programs::ProbeContext,
 };
 use aya_log_ebpf::debug;
-use tracer_common::{AllocRecord, Counters, Header, Recipe};
+use tracer_common::{AllocRecord, CountKey, Counters, Header, Recipe};
 
-use crate::{COUNTERS, EPOCH, EVENTS, GATED, TURN, WAKE_BYTES, gate, read, regs, stack};
+use crate::{COUNTED, COUNTERS, EPOCH, EVENTS, GATED, TURN, WAKE_BYTES, count, gate, read, regs, stack};
 
 /// Hits of one CPU between two looks at how full the ring is.
 const HITS_PER_LOOK: u64 = 32;
@@ -34,6 +34,20 @@ pub fn alloc(ctx: &ProbeContext, recipe: &Recipe) {
     window.close();
     if stack == 0 {
         debug!(ctx, "no stack at rbp {:x}", regs.rbp);
+    }
+    if COUNTED.load() != 0 {
+        let key = CountKey {
+            stack,
+            type_addr,
+            slot,
+            size: if slot == CountKey::UNKNOWN_SLOT { size } else { 0 },
+            site: recipe.site,
+            _pad: 0,
+        };
+        if !count::count(&key, size) {
+            count_lost_event();
+        }
+        return;
     }
     let Some(mut entry) = EVENTS.reserve::<AllocRecord>(0) else {
         count_lost_event();
@@ -144,16 +158,16 @@ fn add(field: impl FnOnce(*mut Counters) -> *mut u64) -> u64 {
     let Some(counters) = COUNTERS.get_ptr_mut(0) else {
         return 1;
     };
-    increment(field(counters))
+    add_to(field(counters), 1)
 }
 
-/// Adds one to a counter in a map value.
+/// Adds to a counter in a map value.
 #[inline(always)]
-pub fn increment(counter: *mut u64) -> u64 {
+pub fn add_to(counter: *mut u64, amount: u64) -> u64 {
     // SAFETY: the callers' counters lie in map values, aligned, and change only here.
     unsafe {
         let before = counter.read_volatile();
-        asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1u64);
+        asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) amount);
         before
     }
 }

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 
 use tracer::base::{Error, Result};
 use tracer::plan::{Place, ProbePlan, Purpose};
-use tracer::source::live::{AttachOptions, LiveSource, Method};
+use tracer::source::live::{Allocations, AttachOptions, LiveSource, Method};
 use tracer::target::identify;
 
 fn main() -> Result<()> {
@@ -32,7 +32,7 @@ fn main() -> Result<()> {
         bpf_log: false,
         method: Method::Auto,
         baseline: false,
-        gated: false,
+        allocations: Allocations::Sent,
     })?;
     #[expect(clippy::print_stdout, reason = "says that the probes are in place")]
     {

@@ -30,6 +30,8 @@ pub enum Event {
     Sites(Vec<SiteInfo>),
     #[serde(skip)]
     Alloc(Alloc),
+    /// Allocations that were counted instead of being told one by one, since the last of these.
+    Counted(Vec<Counted>),
     /// Return addresses of a stack, innermost first; precedes or follows its first use.
     #[serde(skip)]
     Stack { id: StackId, pcs: Vec<u64> },
@@ -163,6 +165,20 @@ pub struct Alloc {
     pub site: SiteId,
     pub epoch: u32,
     pub cpu: u32,
+}
+
+/// Completed allocations of which only the number is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counted {
+    pub site: SiteId,
+    pub stack: StackId,
+    /// These two are as in [`Alloc`]; where the slot is not known, the objects have one size.
+    pub type_addr: u64,
+    pub slot: u64,
+    pub objects: u64,
+    /// Bytes asked for, of all together; 0 when the trap could not read it.
+    pub requested: u64,
 }
 
 /// `Alloc::slot` when the slot size is not known.

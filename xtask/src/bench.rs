@@ -78,13 +78,21 @@ enum Watcher {
     Heaptap,
     /// Without following objects until they die.
     AllocationsOnly,
+    /// Which are counted in the kernel.
+    CountsOnly,
     /// The same traps, with an eBPF program that does next to nothing.
     Floor,
     Bpftrace,
 }
 
-const WATCHERS: [Watcher; 5] =
-    [Watcher::Nothing, Watcher::Heaptap, Watcher::AllocationsOnly, Watcher::Floor, Watcher::Bpftrace];
+const WATCHERS: [Watcher; 6] = [
+    Watcher::Nothing,
+    Watcher::Heaptap,
+    Watcher::AllocationsOnly,
+    Watcher::CountsOnly,
+    Watcher::Floor,
+    Watcher::Bpftrace,
+];
 const PATIENCE: Duration = Duration::from_secs(60);
 const INTERVAL: &str = "100ms";
 /// The example of `tracer` that attaches the floor's probes.
@@ -113,9 +121,9 @@ fn overhead(args: &Overhead) -> Result<()> {
          ns per object in {rounds} interleaved rounds, median (lowest to highest).\n"
     );
     println!(
-        "| Go | object | alone | heaptap adds | without live heap | lost | floor | bpftrace adds | ratio |"
+        "| Go | object | alone | heaptap adds | without live heap | counts only | lost | floor | bpftrace adds | ratio |"
     );
-    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     for line in go::parse_lines(&args.go)? {
         for kind in &KINDS {
             let run = Run::start(line, kind, intervals)?;
@@ -133,18 +141,19 @@ struct Figures {
 }
 
 fn row(line: GoLine, kind: &Kind, figures: Figures) -> String {
-    let [alone, heaptap, allocations, floor, bpftrace] = figures.ns;
+    let [alone, heaptap, allocations, counts, floor, bpftrace] = figures.ns;
     // Rounds are interleaved, so each is compared with its own unwatched part.
     let added = |watched: &[f64]| -> Vec<f64> { watched.iter().zip(&alone).map(|(w, a)| w - a).collect() };
-    let (heaptap, allocations) = (added(&heaptap), added(&allocations));
+    let (heaptap, allocations, counts) = (added(&heaptap), added(&allocations), added(&counts));
     let (floor, bpftrace) = (added(&floor), added(&bpftrace));
     let ratio = median(&bpftrace) / median(&heaptap);
     format!(
-        "| {line} | {} | {} | {} | {} | {} | {} | {} | {ratio:.1} |",
+        "| {line} | {} | {} | {} | {} | {} | {} | {} | {} | {ratio:.1} |",
         kind.what,
         spread(&alone),
         spread(&heaptap),
         spread(&allocations),
+        spread(&counts),
         figures.lost,
         spread(&floor),
         spread(&bpftrace)
@@ -196,14 +205,16 @@ impl Run {
         let capture = self.scratch.path().join("capture.heaptap");
         match watcher {
             Watcher::Nothing => Ok((self.cost()?, 0)),
-            Watcher::Heaptap | Watcher::AllocationsOnly => {
+            Watcher::Heaptap | Watcher::AllocationsOnly | Watcher::CountsOnly => {
                 let mut record = heaptap();
                 record
                     .args(["record", "--mode", "exact", "--pid", &self.target.pid().to_string(), "-o"])
                     .arg(&capture);
-                if watcher == Watcher::AllocationsOnly {
-                    record.args(["--max-memory", "0"]);
-                }
+                record.args(match watcher {
+                    Watcher::AllocationsOnly => &["--max-memory", "0"][..],
+                    Watcher::CountsOnly => &["--counts-only"],
+                    _ => &[],
+                });
                 let mut record = Process::spawn(&mut record)?;
                 record.stderr_line(|line| line.starts_with("recording"), PATIENCE)?;
                 let cost = self.cost()?;

@@ -96,6 +96,10 @@ pub struct Record {
     /// Kernel ring buffer; rounded up to a power of two
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_bytes)]
     pub buffer: u64,
+    /// Count every allocation in the kernel, by call site, type and size, and send nothing of each:
+    /// it loses none and takes heaptap next to no time, but does not tell which objects are alive
+    #[arg(long)]
+    pub counts_only: bool,
     /// Memory for following objects until they die; beyond it they are sampled; 0: do not follow them
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_memory)]
     pub max_memory: u64,

@@ -30,6 +30,10 @@ pub(super) fn run(args: &Record) -> Result<u8> {
         return Err(Error::usage("--set-memprofile-rate is for recording the program's own samples")
             .hint("give --mode runtime with it"));
     }
+    if args.counts_only && !matches!(args.mode, Mode::Auto | Mode::Exact) {
+        return Err(Error::usage("--counts-only is for recording every allocation")
+            .hint("give --mode exact with it, or none"));
+    }
     let (target, spawned) =
         open(&args.target, &args.cmd, stdout_of_target(args)?, args.assume_go.as_deref())?;
     let default = || PathBuf::from(format!("heaptap-{}.heaptap", target.target.pid));
@@ -43,6 +47,7 @@ pub(super) fn run(args: &Record) -> Result<u8> {
         duration: args.duration,
         ring_bytes: args.buffer,
         max_depth: args.depth,
+        counts_only: args.counts_only,
         max_memory: args.max_memory,
         max_overhead: args.max_overhead,
         budget: args.budget,
@@ -61,6 +66,7 @@ pub(super) fn run(args: &Record) -> Result<u8> {
 /// Which allocations, and why where that was left to us.
 fn mode(args: &Record, target: &Identity) -> (session::Mode, Option<String>) {
     match args.mode {
+        Mode::Auto if args.counts_only => (session::Mode::Exact, None),
         Mode::Auto => {
             let (mode, why) = session::choose(target, args.target.exec);
             note(&why);

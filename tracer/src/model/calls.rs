@@ -5,7 +5,7 @@ use std::ops::{AddAssign, Sub};
 
 use hashbrown::HashMap;
 
-use crate::event::{Alloc, SiteId, StackId, UNKNOWN_SLOT};
+use crate::event::{Alloc, Counted, SiteId, StackId, UNKNOWN_SLOT};
 
 /// What is summed up together. Types and sizes that the trap could not read may still
 /// be learnt, so they are resolved when a report is built.
@@ -47,6 +47,22 @@ impl Tally {
             unsized_objects: u64::from(without_size),
             unsized_bytes: if without_size { bytes } else { 0 },
             unslotted_objects: u64::from(unslotted),
+        }
+    }
+
+    fn of_counted(counted: &Counted) -> Tally {
+        let unslotted = counted.slot == UNKNOWN_SLOT;
+        let slots = counted.slot.wrapping_mul(counted.objects);
+        let bytes = if unslotted { counted.requested } else { slots };
+        let without_size = counted.requested == 0;
+        let if_so = |is: bool, amount: u64| if is { amount } else { 0 };
+        Tally {
+            objects: counted.objects,
+            requested: counted.requested,
+            bytes,
+            unsized_objects: if_so(without_size, counted.objects),
+            unsized_bytes: if_so(without_size, bytes),
+            unslotted_objects: if_so(unslotted, counted.objects),
         }
     }
 
@@ -122,20 +138,32 @@ impl Calls {
     /// Counts an allocation, one of all or a sampled one; returns the index of its call.
     pub(super) fn add(&mut self, alloc: &Alloc, is_sampled: bool) -> u32 {
         let tally = Tally::of(alloc);
-        let next = self.tallies.len();
         let sampled_slot = if is_sampled { alloc.slot } else { 0 };
         let call = Call { stack: alloc.stack, type_addr: alloc.type_addr, site: alloc.site, sampled_slot };
-        let index = *self.index.entry(call).or_insert(next as u32) as usize;
-        if index == next {
-            self.sampled_slots.push(sampled_slot);
+        let index = self.tally(call, tally);
+        if let Some((first, last)) = &mut self.readings {
+            first.late(index, alloc, tally);
+            last.late(index, alloc, tally);
+        }
+        index
+    }
+
+    /// Adds up allocations that were counted since the counters were last read.
+    pub(super) fn add_counted(&mut self, counted: &Counted) {
+        let Counted { stack, type_addr, site, .. } = *counted;
+        self.tally(Call { stack, type_addr, site, sampled_slot: 0 }, Tally::of_counted(counted));
+    }
+
+    /// Adds to what a call has allocated; returns the index of the call.
+    fn tally(&mut self, call: Call, tally: Tally) -> u32 {
+        let next = self.tallies.len();
+        let index = *self.index.entry(call).or_insert(next as u32);
+        if index as usize == next {
+            self.sampled_slots.push(call.sampled_slot);
             self.tallies.push(Tally::default());
         }
-        self.tallies[index] += tally;
-        if let Some((first, last)) = &mut self.readings {
-            first.late(index as u32, alloc, tally);
-            last.late(index as u32, alloc, tally);
-        }
-        index as u32
+        self.tallies[index as usize] += tally;
+        index
     }
 
     /// The counters were read at `time_ns`, after everything added so far.

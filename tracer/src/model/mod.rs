@@ -60,7 +60,7 @@ pub struct State {
     /// What was alive before the capture; `None`: it was not looked at.
     pub baseline: Option<Baseline>,
     pub notes: Vec<String>,
-    /// Allocation events applied.
+    /// Allocations applied.
     pub events: u64,
     /// Of these, tiny objects that fitted an existing block.
     pub tiny_fits: u64,
@@ -107,6 +107,14 @@ impl State {
     pub fn apply(&mut self, event: &Event) {
         match event {
             Event::Alloc(alloc) => self.alloc(alloc),
+            Event::Counted(all) => {
+                for counted in all {
+                    self.events = self.events.wrapping_add(counted.objects);
+                    let fits = if counted.slot == 0 { counted.objects } else { 0 };
+                    self.tiny_fits = self.tiny_fits.wrapping_add(fits);
+                    self.calls.add_counted(counted);
+                }
+            }
             Event::Stack { id, pcs } => {
                 self.stacks.insert(*id, pcs.as_slice().into());
             }

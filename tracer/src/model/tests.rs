@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::UNKNOWN_SLOT;
+use crate::event::{Counted, UNKNOWN_SLOT};
 
 fn alloc(time_ns: u64, size: u64, slot: u64) -> Event {
     Event::Alloc(Alloc { time_ns, size, slot, stack: StackId(1), ..Alloc::default() })
@@ -53,6 +53,27 @@ fn where_the_slot_is_unknown_the_size_counts() {
     let state = state(&[alloc(1, 17, UNKNOWN_SLOT), alloc(2, 0, UNKNOWN_SLOT), alloc(3, 25, 32)]);
     let tally = sums(&state)[0].1;
     assert_eq!((tally.objects, tally.requested, tally.bytes, tally.unslotted_objects), (3, 42, 49, 2));
+}
+
+#[test]
+fn objects_that_were_counted_add_up_as_if_told_one_by_one() {
+    // (slot, size): all of a row have one slot, and one size where that is not known.
+    let rows: [(u64, &[u64]); 5] =
+        [(16, &[10, 16]), (0, &[4, 3]), (48, &[0, 0]), (UNKNOWN_SLOT, &[17, 17]), (UNKNOWN_SLOT, &[0])];
+    let told: Vec<Event> =
+        rows.iter().flat_map(|(slot, sizes)| sizes.iter().map(|size| alloc(15, *size, *slot))).collect();
+    let counted = |(slot, sizes): &(u64, &[u64])| Counted {
+        slot: *slot,
+        stack: StackId(1),
+        objects: sizes.len() as u64,
+        requested: sizes.iter().sum(),
+        ..Counted::default()
+    };
+    let counted = Event::Counted(rows.iter().map(counted).collect());
+    let told = state(&[&[counters(10, 100)], &told[..], &[counters(20, 109)]].concat());
+    let counted = state(&[counters(10, 100), counted, counters(20, 109)]);
+    assert_eq!(sums(&counted), sums(&told));
+    assert_eq!((counted.events, counted.tiny_fits), (told.events, told.tiny_fits));
 }
 
 #[test]

@@ -171,6 +171,12 @@ impl ProbePlan {
         self.notes.push(format!("{}: {why}", gc::NO_TIMELINE));
     }
 
+    /// Without a goroutine's next allocation nothing tells what its assists were for.
+    pub fn leave_out_assists(&mut self) {
+        let assists = |purpose: &Purpose| matches!(purpose, Purpose::AssistBegin | Purpose::AssistEnd);
+        self.sites.retain(|site| !assists(&site.purpose));
+    }
+
     fn add_allocation_sites(&mut self, binary: &Binary, function: &Function<'_>) {
         let name = function.name;
         let flow = probed(binary, function);

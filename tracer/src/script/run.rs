@@ -227,6 +227,7 @@ fn options(capture: &Capture, mode: Mode, chosen: Option<String>) -> Options {
         ring_bytes: capture.buffer.unwrap_or(BUFFER),
         max_depth: DEPTH,
         bpf_log: false,
+        counts_only: false,
         max_memory: capture.max_memory.unwrap_or(MAX_MEMORY),
         max_overhead: capture.max_overhead,
         budget: capture.budget.unwrap_or(BUDGET),

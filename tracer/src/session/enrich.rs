@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::base::{Error, Result};
 use crate::binary::Binary;
-use crate::event::{Alloc, Event, Frame, Inferred, Mapping, SiteId, StackId, UNKNOWN_SLOT};
+use crate::event::{Alloc, Counted, Event, Frame, Inferred, Mapping, SiteId, StackId, UNKNOWN_SLOT};
 use crate::memory::{LiveMemory, ProcessMemory};
 use crate::plan::{CallSites, ProbePlan, Purpose};
 use crate::runtime::{Layout, TypeReader, slot_size};
@@ -76,26 +76,42 @@ impl<'a> Enricher<'a> {
     pub(super) fn explain(&mut self, event: &mut Event, out: &mut Vec<Event>) {
         match event {
             Event::Alloc(alloc) => self.explain_alloc(alloc, out),
+            Event::Counted(all) => all.iter_mut().for_each(|counted| self.explain_counted(counted, out)),
             Event::Stack { id, pcs } => self.explain_stack(*id, pcs, out),
             _ => {}
         }
     }
 
     fn explain_alloc(&mut self, alloc: &mut Alloc, out: &mut Vec<Event>) {
-        let pointerful = self.explain_type(alloc.type_addr, out);
-        if alloc.slot == UNKNOWN_SLOT
-            && alloc.size > 0
-            && let Some(pointerful) = pointerful
-        {
-            alloc.slot = slot_size(alloc.size, pointerful, self.layout.malloc_headers);
+        alloc.slot = self.explain_object(alloc.type_addr, alloc.size, alloc.slot, out);
+        self.explain_call(alloc.site, alloc.stack, out);
+    }
+
+    fn explain_counted(&mut self, counted: &mut Counted, out: &mut Vec<Event>) {
+        // Where the slot is not known, all were of one size.
+        let size = counted.requested / counted.objects.max(1);
+        counted.slot = self.explain_object(counted.type_addr, size, counted.slot, out);
+        self.explain_call(counted.site, counted.stack, out);
+    }
+
+    /// Says what the type is; returns the slot, completed if it can be.
+    fn explain_object(&mut self, type_addr: u64, size: u64, slot: u64, out: &mut Vec<Event>) -> u64 {
+        match self.explain_type(type_addr, out) {
+            Some(pointerful) if slot == UNKNOWN_SLOT && size > 0 => {
+                slot_size(size, pointerful, self.layout.malloc_headers)
+            }
+            _ => slot,
         }
-        let needed = self.needs_call_site.get(usize::from(alloc.site.0)).copied().unwrap_or(false);
-        if !needed || !self.asked.insert((alloc.site, alloc.stack)) {
+    }
+
+    fn explain_call(&mut self, site: SiteId, stack: StackId, out: &mut Vec<Event>) {
+        let needed = self.needs_call_site.get(usize::from(site.0)).copied().unwrap_or(false);
+        if !needed || !self.asked.insert((site, stack)) {
             return;
         }
-        match self.stacks.get(&alloc.stack).cloned() {
-            Some(pcs) => self.infer(alloc.site, alloc.stack, &pcs, out),
-            None => self.waiting.entry(alloc.stack).or_default().push(alloc.site),
+        match self.stacks.get(&stack).cloned() {
+            Some(pcs) => self.infer(site, stack, &pcs, out),
+            None => self.waiting.entry(stack).or_default().push(site),
         }
     }
 

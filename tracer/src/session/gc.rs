@@ -9,7 +9,7 @@ use crate::base::{Error, Result};
 use crate::event::{Event, GcCycle};
 use crate::plan::ProbePlan;
 use crate::runtime::{GcRecord, Layout};
-use crate::source::live::{AttachOptions, LiveSource, Method};
+use crate::source::live::{Allocations, AttachOptions, LiveSource, Method};
 use crate::target::{Identity, Watch};
 
 /// How to follow.
@@ -104,7 +104,7 @@ fn attach(target: &Identity, options: &GcOptions) -> Result<LiveSource> {
         bpf_log: options.bpf_log,
         method: Method::Auto,
         baseline: false,
-        gated: false,
+        allocations: Allocations::Sent,
     })
 }
 

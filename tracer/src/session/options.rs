@@ -18,6 +18,8 @@ pub struct Options {
     pub ring_bytes: u64,
     pub max_depth: u32,
     pub bpf_log: bool,
+    /// With `Mode::Exact`: allocations are only counted, in the kernel, and none is followed.
+    pub counts_only: bool,
     /// Bytes that following objects may take; 0: they are not followed.
     pub max_memory: u64,
     /// Most that traps may take of the target's processor time, in percent; beyond it the

@@ -23,7 +23,7 @@ use crate::memory::LiveMemory;
 use crate::model::State;
 use crate::plan::ProbePlan;
 use crate::runtime::{Bucket, CounterReader, GcRecord, Layout, ProfileReader, SpanReader};
-use crate::source::live::{AttachOptions, CurgOffsets, LiveSource, Method, Prepared, trap_cost};
+use crate::source::live::{Allocations, AttachOptions, CurgOffsets, LiveSource, Method, Prepared, trap_cost};
 use crate::target::{Ended, Identity, Watch};
 
 /// A recording that has ended.
@@ -65,6 +65,9 @@ const LAST_JUDGEMENT: Duration = Duration::from_secs(1);
 /// Rows of the baseline in one event, so that no event outgrows a frame of the file.
 const BASELINE_ROWS: usize = 256;
 
+/// Counts in one event, for the same reason.
+const COUNTED: usize = 256;
+
 /// Records a process until it ends or is told to stop. The capture holds whatever came
 /// until then, also when this fails.
 ///
@@ -91,8 +94,11 @@ pub async fn record<W: Write>(
     let gc_addresses = GcRecord::locate(&target.binary, &layout, target.target.load_bias)
         .map_err(|e| plan.leave_out_gc_records(&e.to_string()))
         .ok();
+    if options.counts_only {
+        plan.leave_out_assists();
+    }
     let watch = Watch::new(pid)?;
-    let trap = trap_cost(Method::Auto);
+    let trap = trap_cost(Method::Auto, options.counts_only);
     let attach = AttachOptions {
         sampler: sampler.as_ref().map(|sampler| sampler.in_kernel(&layout)),
         curg: Some(CurgOffsets { g_m: layout.g.m as u32, m_curg: layout.m.curg as u32 }),
@@ -105,7 +111,7 @@ pub async fn record<W: Write>(
     recorder.set_rate(pid)?;
     recorder.measure(trap, pid, options)?;
     recorder.read_counters(&mut source)?;
-    recorder.follow(target, &layout, &source, options.max_memory).await?;
+    recorder.follow(target, &layout, &source, options).await?;
     recorder.observer.ready()?;
     // Not before a program of ours runs: there is nothing to learn of it.
     let mut bursts = recorder.start_bursts(&mut source, options.budget)?;
@@ -161,6 +167,7 @@ pub async fn record<W: Write>(
     recorder.judge_the_rest(&mut source, &watch).await?;
     source.detach();
     recorder.restore_rate()?;
+    recorder.read_counts(&mut source)?;
     recorder.tell_biased_samples(&source)?;
     while let Some(batch) = source.recv().await {
         recorder.take(batch)?;
@@ -186,7 +193,11 @@ fn attach_options<'a>(
         bpf_log: options.bpf_log,
         method: Method::Auto,
         baseline: false,
-        gated: options.mode == Mode::Burst,
+        allocations: match options.mode {
+            Mode::Burst => Allocations::Gated,
+            _ if options.counts_only => Allocations::Counted,
+            _ => Allocations::Sent,
+        },
     }
 }
 
@@ -286,8 +297,14 @@ impl<'a, W: Write> Recorder<'a, W> {
         target: &Identity,
         layout: &Layout,
         source: &LiveSource,
-        max_memory: u64,
+        options: &Options,
     ) -> Result<()> {
+        if options.counts_only {
+            return self.put(Event::Note(
+                "allocations were only counted (--counts-only): which objects are alive is unknown".into(),
+            ));
+        }
+        let max_memory = options.max_memory;
         if max_memory == 0 {
             return self.put(Event::Note("no memory was given to follow objects in (--max-memory 0)".into()));
         }
@@ -477,6 +494,7 @@ impl<'a, W: Write> Recorder<'a, W> {
     /// Reads the runtime's counters. That they cannot be read any more, as when the
     /// target has just ended, leaves coverage to the readings before.
     fn read_counters(&mut self, source: &mut LiveSource) -> Result<()> {
+        self.read_counts(source)?;
         let Some(reader) = &self.counters else { return Ok(()) };
         let read = reader.read(self.memory);
         source.turn()?;
@@ -495,6 +513,12 @@ impl<'a, W: Write> Recorder<'a, W> {
                 Ok(())
             }
         }
+    }
+
+    /// Asks for the allocations that were only counted.
+    fn read_counts(&mut self, source: &mut LiveSource) -> Result<()> {
+        let counted = source.counted()?;
+        counted.chunks(COUNTED).try_for_each(|rows| self.take(vec![Event::Counted(rows.to_vec())]))
     }
 
     /// Sets the rate of samples that is asked for. The probes are in place by now: they see

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 
 use super::object::{Form, Program, uprobe};
-use super::{AttachOptions, uprobe_multi};
+use super::{Allocations, AttachOptions, uprobe_multi};
 use crate::base::{Error, Result};
 use crate::plan::{ProbePlan, Purpose, Site};
 
@@ -76,9 +76,11 @@ fn is_allocation(site: &Site) -> bool {
 /// [`Gate`]: super::gate::Gate
 pub(super) fn attach(program: &mut Program, options: &AttachOptions<'_>) -> Result<Probes> {
     let others = place(program, options, &Placing::of(options.plan, |site| !is_allocation(site)))?;
-    let allocations = match options.gated {
-        true => Vec::new(),
-        false => place(program, options, &Placing::allocations(options.plan))?,
+    let allocations = match options.allocations {
+        Allocations::Gated => Vec::new(),
+        Allocations::Sent | Allocations::Counted => {
+            place(program, options, &Placing::allocations(options.plan))?
+        }
     };
     Ok(Probes { allocations, others })
 }

@@ -4,7 +4,7 @@ use std::arch::naked_asm;
 use std::time::{Duration, Instant};
 
 use super::object::Program;
-use super::{AttachOptions, Method, attach};
+use super::{Allocations, AttachOptions, Method, attach};
 use crate::base::{Error, Result};
 use crate::plan::{CostClass, Place, ProbePlan, Purpose, Recipe, Site};
 use crate::target::read_maps;
@@ -24,11 +24,11 @@ const RING_BYTES: u64 = 2 << 20;
 /// Nanoseconds that one trap takes the thread that runs into it.
 ///
 /// The very eBPF program does the very work of an allocation: it reads four values, walks
-/// a stack of [`FRAMES`] frames and sends an event into a ring of its own.
+/// a stack of [`FRAMES`] frames and sends an event into a ring of its own, or counts.
 ///
 /// # Errors
 /// Environment: the kernel or the user's rights do not allow it.
-pub fn trap_cost(method: Method) -> Result<Duration> {
+pub fn trap_cost(method: Method, is_counted: bool) -> Result<Duration> {
     let pid = std::process::id();
     let plan = ProbePlan { sites: vec![site(pid)?], ..ProbePlan::default() };
     let options = AttachOptions {
@@ -43,7 +43,7 @@ pub fn trap_cost(method: Method) -> Result<Duration> {
         bpf_log: false,
         method,
         baseline: false,
-        gated: false,
+        allocations: if is_counted { Allocations::Counted } else { Allocations::Sent },
     };
     let without = median_round();
     let mut program = Program::load(&options)?;

@@ -8,7 +8,7 @@ use aya::maps::MapType;
 use aya::util::KernelVersion;
 
 use super::object::{self, MULTI_SINCE, Program};
-use super::{AttachOptions, Method};
+use super::{Allocations, AttachOptions, Method};
 use crate::plan::{CostClass, ProbePlan, Purpose, Site};
 
 /// One thing attaching depends on.
@@ -154,7 +154,7 @@ fn program() -> Check {
         bpf_log: false,
         method: Method::Auto,
         baseline: false,
-        gated: false,
+        allocations: Allocations::Sent,
     };
     match Program::load(&options) {
         Ok(_) => check("eBPF program", Verdict::Ok, "accepted by the kernel", ""),

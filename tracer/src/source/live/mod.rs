@@ -6,6 +6,7 @@
 
 mod attach;
 mod calibrate;
+mod counts;
 pub mod doctor;
 mod gate;
 mod object;
@@ -22,8 +23,9 @@ pub use calibrate::trap_cost;
 pub use gate::{Gate, Hits, InPlace, hurry};
 
 use crate::base::{Error, Result};
-use crate::event::Event;
+use crate::event::{Counted, Event};
 use crate::plan::ProbePlan;
+use counts::Counts;
 use reader::{Poll, Reader};
 
 /// What to attach to and how.
@@ -52,8 +54,7 @@ pub struct AttachOptions<'a> {
     /// Have the eBPF program use nothing that Linux 5.10 lacks, whatever this kernel has:
     /// no attach cookies (5.15), no atomic exchange (5.12).
     pub baseline: bool,
-    /// Leave allocation sites alone but in windows of time, to be opened by [`LiveSource::gate`].
-    pub gated: bool,
+    pub allocations: Allocations,
 }
 
 /// Byte offsets in the runtime's structures that lead from a thread's g0 to the goroutine
@@ -64,6 +65,18 @@ pub struct CurgOffsets {
     pub g_m: u32,
     /// `curg` in runtime.m.
     pub m_curg: u32,
+}
+
+/// What becomes of the allocations that probes see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allocations {
+    /// An event each.
+    Sent,
+    /// The same, but their sites are left alone except in windows of time, to be opened by
+    /// [`LiveSource::gate`].
+    Gated,
+    /// They are added up in the kernel, to be asked for by [`LiveSource::counted`].
+    Counted,
 }
 
 /// How probes are attached.
@@ -98,6 +111,7 @@ pub struct LiveSource {
     turn: u32,
     /// The program's map COUNTERS.
     counters: Arc<Map>,
+    counts: Counts,
     /// `None`: not gated, or taken.
     gate: Option<Gate>,
 }
@@ -136,12 +150,13 @@ impl<'a> Prepared<'a> {
             Reader::start(&mut program.ebpf, Arc::clone(&counters), fenced, poll, options.bpf_log)?;
         let method = program.method();
         let probes = attach::attach(&mut program, &options)?;
-        let gate = match options.gated {
-            true => {
+        let counts = Counts::new(reader::take(&mut program.ebpf, "COUNTS")?);
+        let gate = match options.allocations {
+            Allocations::Gated => {
                 let sites = attach::Placing::allocations(options.plan);
                 Some(Gate::new(program, &options, sites, Arc::clone(&counters), fence)?)
             }
-            false => None,
+            Allocations::Sent | Allocations::Counted => None,
         };
         Ok(LiveSource {
             method,
@@ -152,6 +167,7 @@ impl<'a> Prepared<'a> {
             turns,
             turn: 0,
             counters,
+            counts,
             gate,
         })
     }
@@ -209,6 +225,14 @@ impl LiveSource {
     /// When the kernel refuses to tell.
     pub fn hits(&self) -> Result<u64> {
         reader::hits(&self.counters)
+    }
+
+    /// The allocations that were counted since the last time, if the source is made for that.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn counted(&mut self) -> Result<Vec<Counted>> {
+        self.counts.read()
     }
 
     /// What opens windows on allocations; the first time, and if the source is gated. The

@@ -9,7 +9,7 @@ use aya::{Ebpf, EbpfLoader};
 use tracer_common::{GcAddresses, MAX_DEPTH, MAX_SITES, Place, Recipe, Sampler};
 
 use super::attach::refused;
-use super::{AttachOptions, Method, ring_size, uprobe_multi};
+use super::{Allocations, AttachOptions, Method, counts, ring_size, uprobe_multi};
 use crate::base::{Error, Result};
 use crate::event::UNKNOWN_SLOT;
 use crate::plan::{self, ProbePlan, Purpose};
@@ -95,17 +95,20 @@ fn create_maps(options: &AttachOptions<'_>, cookies: bool) -> Result<Ebpf> {
             .hint(format!("give a depth from 1 to {MAX_DEPTH}")));
     }
     let windows = !options.baseline && KernelVersion::current().is_ok_and(|current| current >= WINDOWS_SINCE);
+    let counted = options.allocations == Allocations::Counted;
     let log_level: u8 = if options.bpf_log { u8::MAX } else { 0 };
     EbpfLoader::new()
         .override_global("COOKIES", &u32::from(cookies), true)
         .override_global("WINDOWS", &u32::from(windows), true)
-        .override_global("GATED", &u32::from(options.gated), true)
+        .override_global("GATED", &u32::from(options.allocations == Allocations::Gated), true)
+        .override_global("COUNTED", &u32::from(counted), true)
         .override_global("G_M", &options.curg.map_or(0, |curg| curg.g_m), true)
         .override_global("M_CURG", &options.curg.map_or(0, |curg| curg.m_curg), true)
         .override_global("DEPTH", &options.max_depth, true)
         .override_global("WAKE_BYTES", &u64::from(ring / 4), true)
         .override_global(aya_log::LEVEL, &log_level, true)
         .map_max_entries("EVENTS", ring)
+        .map_max_entries("COUNTS", if counted { counts::CALLS } else { 1 })
         .load(OBJECT)
         .map_err(|e| refused("cannot create the eBPF program's maps", e))
 }
@@ -225,6 +228,7 @@ mod tests {
             "COUNTERS",
             "GATE",
             "PASSED",
+            "COUNTS",
             "EVENTS",
             "AYA_LOGS",
         ] {
