@@ -335,7 +335,8 @@ mod tests {
     fn what_is_damaged_is_refused() {
         let whole = gzipped(&profile().encode_to_vec());
         fails(&whole[..whole.len() - 9], "cut off");
-        let breaks: [(fn(&mut proto::Profile), &str); 6] = [
+        type Damage = fn(&mut proto::Profile);
+        let breaks: [(Damage, &str); 6] = [
             (|p| p.sample[0].value.truncate(3), "lacks a value"),
             (|p| p.sample[0].location_id.push(9), "a location is missing"),
             (|p| p.function.truncate(1), "a function is missing"),

@@ -160,7 +160,7 @@ impl Side {
         let duration = Duration::from_nanos(profile.duration_ns);
         Side {
             at: (profile.time_unix_ns > 0).then(|| crate::report::rfc3339(profile.time_unix_ns)),
-            duration_s: (!duration.is_zero()).then(|| duration.as_secs_f64()),
+            duration_s: (!duration.is_zero()).then_some(duration.as_secs_f64()),
             notes: profile.comments,
             rate_bytes: (profile.rate_bytes > 0).then_some(profile.rate_bytes),
             ..Side::sampled(name.into(), SideKind::Profile, seen, sites)
