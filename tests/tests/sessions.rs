@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde::Deserialize;
 use tests::{NEWEST, PATIENCE, Process, Variant, build, copy_program, heaptap, run_heaptap};
 use xtask::process::Ended;
@@ -17,6 +17,7 @@ struct Results {
     phases: Vec<Phase>,
     triggers: Vec<Fired>,
     assertions: Vec<Assertion>,
+    diffs: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -151,7 +152,9 @@ mod privileged {
 
     impl Service {
         fn start(scratch: &Scratch, name: &str, args: &[&str]) -> Result<Service> {
-            let name = format!("{name}-{}", std::process::id());
+            // Tests run at the same time, and those of another run may.
+            let unique = scratch.dir.path().file_name().unwrap_or_default().to_string_lossy();
+            let name = format!("{name}{unique}");
             let program = scratch.path(&name);
             if !program.exists() {
                 copy_program(build("service", NEWEST, Variant::Plain)?, &program)?;
@@ -170,37 +173,49 @@ mod privileged {
         }
     }
 
+    /// Runs a test on a healthy service and, at the same time, on a leaky one: with a name for
+    /// it, its arguments, and the exit code that the session is to have.
+    fn on_both(test: impl Fn(&str, &[&str], i32) -> Result<()> + Sync) -> Result<()> {
+        std::thread::scope(|scope| {
+            let healthy = scope.spawn(|| test("healthy", &[], 0).context("healthy"));
+            test("leaky", &["-leak"], 3).context("leaky")?;
+            healthy.join().map_err(|_| anyhow!("the test panicked"))?
+        })
+    }
+
     fn phase(session: &mut Process, name: &str) -> Result<()> {
         session.stderr_line(|line| line == format!("phase {name}"), PATIENCE).map(drop)
     }
 
     #[test]
     fn a_load_test_passes_on_a_healthy_service_and_fails_on_a_leaky_one() -> Result<()> {
-        for (args, code, outcome) in [(&[][..], 0, "passed"), (&["-leak"], 3, "failed")] {
+        on_both(|name, args, code| {
             let scratch = Scratch::new()?;
-            let service = Service::start(&scratch, "loadtest", args)?;
+            let service = Service::start(&scratch, name, args)?;
             let set =
                 [("name", service.name.as_str()), ("load", &service.load(500, "0s")), ("baseline", "1s")];
             let ended = finish(&mut scratch.script("load-test.toml", &set), code)?;
             let results = scratch.results()?;
+            let (outcome, line) = match code {
+                0 => ("passed", "passed   memory returns"),
+                _ => ("failed", "FAILED   memory returns"),
+            };
             ensure!(results.state == "done" && results.assertions[0].outcome == outcome, "{results:?}");
             ensure!(results.phases.iter().all(|phase| phase.outcome == "passed"), "{results:?}");
-            let word = if code == 0 { "passed   memory returns" } else { "FAILED   memory returns" };
-            ensure!(ended.stdout.contains(word), "{}", ended.stdout);
+            ensure!(ended.stdout.contains(line), "{}", ended.stdout);
             let junit = fs::read_to_string(scratch.output().join("junit.xml"))?;
             ensure!(junit.contains("<failure message=\"heap.live") == (code == 3), "{junit}");
             let log = fs::read_to_string(scratch.output().join("phase-load.log"))?;
             ensure!(log == "500 requests\n", "{log}");
-            scratch.check_captures()?;
-        }
-        Ok(())
+            scratch.check_captures()
+        })
     }
 
     #[test]
     fn a_hunt_takes_snapshots_as_the_heap_grows() -> Result<()> {
         let scratch = Scratch::new()?;
         let service = Service::start(&scratch, "hunt", &["-leak"])?;
-        let set = [("name", service.name.as_str()), ("warmup", "2s"), ("duration", "4s")];
+        let set = [("name", service.name.as_str()), ("warmup", "2s"), ("duration", "3s")];
         let mut session = Process::spawn(&mut scratch.script("hunt.toml", &set))?;
         phase(&mut session, "hunt")?;
         let mut sh = Command::new("sh");
@@ -228,8 +243,9 @@ mod privileged {
         let set = [
             ("name", service.name.as_str()),
             ("deploy", "kill $HEAPTAP_PID"),
-            ("duration", "2s"),
+            ("duration", "1s"),
             ("warmup", "1s"),
+            ("mode", "exact"),
         ];
         let mut session = Process::spawn(&mut scratch.script("deployment.toml", &set))?;
         session.stderr_line(|line| line.contains("waiting for the next"), PATIENCE)?;
@@ -240,6 +256,8 @@ mod privileged {
         let results = scratch.results()?;
         ensure!(results.captures.len() == 2 && results.state == "done", "{results:?}");
         ensure!(results.assertions.iter().all(|a| a.outcome == "passed"), "{results:?}");
+        let diff = fs::read_to_string(scratch.output().join("diff.txt"))?;
+        ensure!(results.diffs == ["diff.txt", "diff.svg"] && diff.contains("main."), "{diff}");
         scratch.check_captures()
     }
 
@@ -267,14 +285,14 @@ mod privileged {
 
     #[test]
     fn a_soak_tells_a_leak_from_health() -> Result<()> {
-        for (args, code) in [(&[][..], 0), (&["-leak"], 3)] {
+        on_both(|name, args, code| {
             let scratch = Scratch::new()?;
-            let service = Service::start(&scratch, "soak", args)?;
+            let service = Service::start(&scratch, name, args)?;
             let set = [
                 ("name", service.name.as_str()),
                 ("load", &service.load(100_000, "1ms")),
                 ("warmup", "1s"),
-                ("duration", "4s"),
+                ("duration", "3s"),
                 ("growth", "1024"),
                 ("gc", "90"),
             ];
@@ -283,13 +301,10 @@ mod privileged {
             let first = &results.assertions[0].outcome;
             ensure!((first == "failed") == (code == 3), "{results:?}");
             // The load was ended with its phase.
-            ensure!(
-                results.phases[1].outcome == "passed" && results.phases[1].exit_code.is_none(),
-                "{results:?}"
-            );
-            scratch.check_captures()?;
-        }
-        Ok(())
+            let soak = &results.phases[1];
+            ensure!(soak.outcome == "passed" && soak.exit_code.is_none(), "{results:?}");
+            scratch.check_captures()
+        })
     }
 
     const LONG: &str = "[[phase]]\nname = \"long\"\nduration = \"1h\"\n";
@@ -363,6 +378,26 @@ mod privileged {
         let ended = finish(&mut scratch.session(&file, &[]), 0)?;
         ensure!(ended.stdout.contains("passed"), "{}", ended.stdout);
         ensure!(fs::read_to_string(scratch.output().join("target.log"))?.contains("ready"));
+        scratch.check_captures()
+    }
+
+    #[test]
+    fn a_trigger_switches_to_another_mode() -> Result<()> {
+        let scratch = Scratch::new()?;
+        let service = Service::start(&scratch, "switch", &["-leak"])?;
+        // What is alive is known of a capture when a GC cycle of it was judged.
+        let tables = "[capture]\nmode = \"burst\"\n\
+                      [[trigger]]\nwhen = 'gc.cycles >= 1'\ndo = \"switch\"\nmode = \"exact\"\n\
+                      [[trigger]]\nwhen = 'site(\"main.breathe\").live_objects >= 0'\ndo = \"stop\"\n\
+                      [[assert]]\nthat = 'site(\"main.breathe\").live_bytes <= site(\"main.breathe\").alloc_bytes'\n";
+        finish(&mut scratch.tables(service.process.pid(), &format!("{LONG}{tables}"))?, 0)?;
+        let results = scratch.results()?;
+        let modes: Vec<&str> = results.captures.iter().map(|capture| capture.mode.as_str()).collect();
+        ensure!(modes == ["burst", "exact"] && results.state == "done", "{results:?}");
+        ensure!(
+            results.phases[0].outcome == "passed" && results.assertions[0].outcome == "passed",
+            "{results:?}"
+        );
         scratch.check_captures()
     }
 

@@ -305,6 +305,18 @@ pub enum DiffFormat {
     Flame,
 }
 
+impl DiffFormat {
+    /// Of the names of files.
+    pub fn ending(self) -> &'static str {
+        match self {
+            DiffFormat::Table => "txt",
+            DiffFormat::Json => "json",
+            DiffFormat::Pprof => "pb.gz",
+            DiffFormat::Flame => "svg",
+        }
+    }
+}
+
 /// What both sides of a comparison are to have as much of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Normaliser {

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use clap::{Parser, ValueEnum};
 
-use super::args::{Cli, Command, Format, Session as Args, SessionCommand, SessionFile, SessionRun};
+use super::args::{
+    Cli, Command, DiffFormat, Format, Session as Args, SessionCommand, SessionFile, SessionRun,
+};
 use super::{note, runtime, to_stdout, write_json};
 use crate::base::{Error, Result};
 use crate::script::{self, Host, RunState, Session, TEMPLATE};
@@ -58,13 +60,32 @@ impl Host for Terminal {
         Format::from_str(format, false).ok().map(Format::ending)
     }
 
+    fn diff_ending(&self, format: &str) -> Option<&'static str> {
+        DiffFormat::from_str(format, false).ok().map(DiffFormat::ending)
+    }
+
     fn write_report(&self, capture: &Path, format: &str, output: &Path) -> Result<()> {
-        let report = [OsStr::new("heaptap"), "report".as_ref(), capture.as_os_str()];
-        let how = ["--format".as_ref(), OsStr::new(format), "-o".as_ref(), output.as_os_str()];
-        let wrong = |e| Error::usage(format!("there is no report format {format:?}")).because(e);
-        match Cli::try_parse_from(report.into_iter().chain(how)).map_err(wrong)?.command {
+        match parse(&["report".as_ref(), capture.as_os_str()], format, output)? {
             Command::Report(args) => super::report::run(&args).map(drop),
             _ => Ok(()),
         }
     }
+
+    fn write_diff(&self, captures: [&Path; 2], format: &str, output: &Path) -> Result<()> {
+        let [before, after] = captures.map(Path::as_os_str);
+        // They may be of any lengths.
+        let per = ["--per".as_ref(), "duration".as_ref()];
+        match parse(&["diff".as_ref(), before, after, per[0], per[1]], format, output)? {
+            Command::Diff(args) => super::diff::run(&args).map(drop),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What the user would type to have this in a file.
+fn parse(command: &[&OsStr], format: &str, output: &Path) -> Result<Command> {
+    let how = ["--format".as_ref(), OsStr::new(format), "-o".as_ref(), output.as_os_str()];
+    let line = [OsStr::new("heaptap")].into_iter().chain(command.iter().copied()).chain(how);
+    let wrong = |e| Error::usage(format!("there is no format {format:?}")).because(e);
+    Ok(Cli::try_parse_from(line).map_err(wrong)?.command)
 }

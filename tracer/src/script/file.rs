@@ -138,11 +138,13 @@ pub(super) struct Assertion {
 pub(super) struct Output {
     pub directory: PathBuf,
     pub reports: Vec<Spanned<String>>,
+    /// Of the first capture and the last.
+    pub diff: Vec<Spanned<String>>,
 }
 
 impl Default for Output {
     fn default() -> Output {
-        Output { directory: "heaptap-session".into(), reports: Vec::new() }
+        Output { directory: "heaptap-session".into(), reports: Vec::new(), diff: Vec::new() }
     }
 }
 

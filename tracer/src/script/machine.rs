@@ -92,6 +92,7 @@ impl<'a> Machine<'a> {
             phases: session.phases.iter().map(phase).collect(),
             triggers: Vec::new(),
             assertions: session.assertions.iter().map(assertion).collect(),
+            diffs: Vec::new(),
             notes: Vec::new(),
         };
         Machine {
@@ -179,6 +180,10 @@ impl<'a> Machine<'a> {
     fn pull_triggers(&mut self, attached: &mut Option<Attached<'_>>) -> Result<()> {
         let session = self.session;
         for (index, trigger) in session.triggers.iter().enumerate() {
+            // The others are looked at with the next recording, if there is one.
+            if self.wants_an_end() {
+                break;
+            }
             let holds = trigger.when.holds(&self.values) == Verdict::Yes;
             let armed = &mut self.triggers[index];
             let fires = holds && !armed.held && armed.fired < trigger.table.times;

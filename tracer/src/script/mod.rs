@@ -39,11 +39,20 @@ pub trait Host {
     /// Whether there are reports of this format, and the ending of their files.
     fn report_ending(&self, format: &str) -> Option<&'static str>;
 
+    /// Whether there are comparisons in this format, and the ending of their files.
+    fn diff_ending(&self, format: &str) -> Option<&'static str>;
+
     /// Writes a report of a capture file, as `heaptap report` does.
     ///
     /// # Errors
     /// As that has them.
     fn write_report(&self, capture: &Path, format: &str, output: &Path) -> Result<()>;
+
+    /// Writes what changed from one capture file to another, as `heaptap diff` does.
+    ///
+    /// # Errors
+    /// As that has them.
+    fn write_diff(&self, captures: [&Path; 2], format: &str, output: &Path) -> Result<()>;
 }
 
 /// A session file that was read and checked.
@@ -102,12 +111,8 @@ impl Session {
             .collect();
         let assertions: Result<Vec<Assertion>> =
             file.assertions.iter().map(|assertion| check_assertion(&source, assertion, &names)).collect();
-        for format in &file.output.reports {
-            if host.report_ending(format.get_ref()).is_none() {
-                let message = format!("there is no report format {:?}", format.get_ref());
-                return Err(source.error(format.span(), &message).hint("see heaptap report --help"));
-            }
-        }
+        check_formats(&source, &file.output.reports, "report", |format| host.report_ending(format))?;
+        check_formats(&source, &file.output.diff, "diff", |format| host.diff_ending(format))?;
         let mut session = Session {
             name: file.name.unwrap_or_else(|| stem(name)),
             target,
@@ -141,6 +146,17 @@ impl Session {
             count(self.assertions.len(), "assertion"),
         )
     }
+}
+
+fn check_formats(
+    source: &Source<'_>,
+    formats: &[Spanned<String>],
+    command: &str,
+    ending: impl Fn(&str) -> Option<&'static str>,
+) -> Result<()> {
+    let Some(wrong) = formats.iter().find(|format| ending(format.get_ref()).is_none()) else { return Ok(()) };
+    let error = source.error(wrong.span(), &format!("there is no {command} format {:?}", wrong.get_ref()));
+    Err(error.hint(format!("see heaptap {command} --help")))
 }
 
 fn stem(path: &str) -> String {

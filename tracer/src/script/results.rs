@@ -21,6 +21,8 @@ pub struct Results {
     pub phases: Vec<Phase>,
     pub triggers: Vec<Fired>,
     pub assertions: Vec<Assertion>,
+    /// Files with what changed from the first capture to the last.
+    pub diffs: Vec<String>,
     pub notes: Vec<String>,
 }
 

@@ -38,6 +38,7 @@ pub async fn run(session: &Session, host: &mut dyn Host) -> Result<(Results, Opt
     if let Some(e) = &failure {
         machine.abandon(RunState::Failed, e.to_string());
     }
+    write_diffs(&mut machine);
     let saved = machine.save();
     Ok((machine.results, failure.or(saved.err())))
 }
@@ -119,6 +120,7 @@ async fn record(
         end_s: None,
         reports: Vec::new(),
     });
+    machine.save()?;
     let mut gauges = Gauges::new(target, &session.sites)?;
     let options = options(&session.capture, mode, chosen);
     let mut observer = Follower { machine, target, gauges: &mut gauges, spawned };
@@ -204,6 +206,24 @@ fn write_reports(machine: &mut Machine<'_>) -> Result<()> {
         capture.reports.push(name);
     }
     Ok(())
+}
+
+/// What changed from the first capture to the last, if there are several. That it cannot be told
+/// is worth a note.
+fn write_diffs(machine: &mut Machine<'_>) {
+    let session = machine.session;
+    let [first, .., last] = machine.results.captures.as_slice() else { return };
+    let captures = [&first.file, &last.file].map(|name| machine.directory.file(name));
+    for format in &session.output.diff {
+        let format = format.get_ref();
+        let Some(ending) = machine.host.diff_ending(format) else { continue };
+        let name = format!("diff.{ending}");
+        let output = machine.directory.file(&name);
+        match machine.host.write_diff(captures.each_ref().map(|path| path.as_path()), format, &output) {
+            Ok(()) => machine.results.diffs.push(name),
+            Err(e) => machine.remark(format!("no comparison: {e}")),
+        }
+    }
 }
 
 fn choose(lane: Lane, target: &Identity, starts: bool) -> (Mode, Option<String>) {

@@ -18,6 +18,14 @@ impl Host for Quiet {
         ["table", "pprof"].contains(&format).then_some("txt")
     }
 
+    fn diff_ending(&self, format: &str) -> Option<&'static str> {
+        (format == "table").then_some("txt")
+    }
+
+    fn write_diff(&self, _: [&Path; 2], _: &str, _: &Path) -> Result<()> {
+        Ok(())
+    }
+
     fn write_report(&self, _: &Path, _: &str, _: &Path) -> Result<()> {
         Ok(())
     }
@@ -86,6 +94,7 @@ fn phases_triggers_and_assertions_are_checked() {
         ("[[trigger]]\nwhen = 'rss > 1'\ndo = \"snap\"", "s.toml:8:6: unknown variant `snap`"),
         ("[[assert]]\nthat = 'rss > 1'\nphase = \"A\"", "s.toml:8:9: there is no phase \"A\""),
         ("[output]\nreports = [\"jsn\"]", "s.toml:7:12: there is no report format \"jsn\""),
+        ("[output]\ndiff = [\"table\", \"csv\"]", "s.toml:7:18: there is no diff format \"csv\""),
     ] {
         let said = refusal(&format!("{TARGET}{PHASE}{tables}"), &[]);
         assert!(said.contains(want), "{tables}\n{said}");
