@@ -9,6 +9,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::Mode;
 use crate::base::{Error, Result, monotonic_ns, thread_cpu_ns};
 use crate::event::{Event, Judged};
 use crate::memory::ProcessMemory;
@@ -22,6 +23,10 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// What a reading takes, times this, passes before the next: under a heap that is collected
 /// without end, they take a fifth of the collector's time, which is the target's machine's.
 const REST: u32 = 4;
+
+/// The same in a recording by windows: a budget for traps promises little of a lane whose
+/// readings move that many cache lines between the target's processor and ours.
+const REST_OF_WINDOWS: u32 = 19;
 
 /// The same where a cycle that was not judged hides no death.
 const LONG_REST: u32 = 199;
@@ -59,6 +64,7 @@ impl<M: ProcessMemory> Judge<M> {
         reader: SpanReader,
         memory: M,
         special: Option<Special>,
+        mode: Mode,
         source: &LiveSource,
     ) -> Result<Judge<M>> {
         let mut before = None;
@@ -70,7 +76,11 @@ impl<M: ProcessMemory> Judge<M> {
                 return Ok(Judge {
                     reader,
                     memory,
-                    rest: if special.is_some() { LONG_REST } else { REST },
+                    rest: match mode {
+                        Mode::Exact => REST,
+                        Mode::Burst => REST_OF_WINDOWS,
+                        Mode::Runtime => LONG_REST,
+                    },
                     special,
                     zero,
                     judged: 0,

@@ -310,7 +310,7 @@ impl<'a, W: Write> Recorder<'a, W> {
         }
         let special = self.sampler.is_some().then(|| layout.special.clone());
         let judge = match SpanReader::new(&target.binary, layout, target.target.load_bias) {
-            Ok(reader) => Judge::start(reader, *self.memory, special, source).await,
+            Ok(reader) => Judge::start(reader, *self.memory, special, options.mode, source).await,
             Err(e) => Err(e),
         };
         match judge {

@@ -77,26 +77,35 @@ const WATCHERS: [Watcher; 6] = [
 struct Load {
     name: &'static str,
     args: &'static [&'static str],
-    /// Ps, of which each can take a CPU.
+    /// Ps, of which each can take a CPU; with one the target stays on the first CPU, as it is
+    /// slower by a fifth, and by more or less each time, when the kernel moves it about.
     procs: &'static str,
+    /// GOGC: for the highest rate that the machine reaches there must be little garbage
+    /// collection.
+    gc_percent: &'static str,
     /// Intervals of a round, each as long as `args` say.
     intervals: usize,
     is_latency: bool,
 }
 
+/// What most loads are: one goroutine, told in lines of 100 ms.
+const LOAD: Load =
+    Load { name: "", args: &[], procs: "1", gc_percent: "100", intervals: 20, is_latency: false };
+
 const LOADS: [Load; 6] = [
-    Load { name: "10 k/s", args: &["-rate", "10000"], procs: "1", intervals: 20, is_latency: false },
-    Load { name: "100 k/s", args: &["-rate", "100000"], procs: "1", intervals: 20, is_latency: false },
-    Load { name: "1 M/s", args: &["-rate", "1000000"], procs: "1", intervals: 20, is_latency: false },
-    Load { name: "maximal", args: &[], procs: "1", intervals: 20, is_latency: false },
+    Load { name: "10 k/s", args: &["-rate", "10000"], ..LOAD },
+    Load { name: "100 k/s", args: &["-rate", "100000"], ..LOAD },
+    Load { name: "1 M/s", args: &["-rate", "1000000"], ..LOAD },
+    Load { name: "maximal", gc_percent: "1000", ..LOAD },
+    Load { name: "maximal on all CPUs", args: &["-workers", "2"], procs: "2", gc_percent: "1000", ..LOAD },
     Load {
-        name: "maximal on all CPUs",
-        args: &["-workers", "2"],
+        name: "HTTP",
+        args: &["-http", "-interval", "2s"],
         procs: "2",
-        intervals: 20,
-        is_latency: false,
+        intervals: 1,
+        is_latency: true,
+        ..LOAD
     },
-    Load { name: "HTTP", args: &["-http", "-interval", "2s"], procs: "2", intervals: 1, is_latency: true },
 ];
 
 /// Lines of the target that are left out after each change: it or its watcher is just
@@ -231,9 +240,20 @@ struct Run {
 impl Run {
     fn start(line: GoLine, load: &Load, watcher: &Watcher) -> Result<Run> {
         let program = targets::build("load", line, Variant::Plain)?;
-        let mut command = Command::new(&program);
+        let mut command = match load.procs {
+            "1" => {
+                let mut pinned = Command::new("taskset");
+                pinned.args(["-c", "0"]).arg(&program);
+                pinned
+            }
+            _ => Command::new(&program),
+        };
         let profile = watcher.profile[0].to_string();
-        command.env("GOMAXPROCS", load.procs).args(load.args).args(["-profile", &profile]);
+        command
+            .env("GOMAXPROCS", load.procs)
+            .env("GOGC", load.gc_percent)
+            .args(load.args)
+            .args(["-profile", &profile]);
         let mut target = Process::spawn(&mut command)?;
         target.stdout_line(|line| line == "ready", PATIENCE)?;
         Ok(Run { target, program, intervals: load.intervals, scratch: tempfile::tempdir()? })
