@@ -16,6 +16,10 @@ fn main() {
     divan::main();
 }
 
+fn events() -> Vec<Event> {
+    common::allocations(EVENTS).map(Event::Alloc).collect()
+}
+
 fn encode(events: &[Event]) -> Vec<u8> {
     let mut writer = Writer::new(Vec::new(), "memory").expect("header");
     events.iter().for_each(|event| writer.write(event).expect("event"));
@@ -24,13 +28,13 @@ fn encode(events: &[Event]) -> Vec<u8> {
 
 #[divan::bench(sample_count = 10)]
 fn write(bencher: Bencher) {
-    let events = common::allocations(EVENTS);
+    let events = events();
     bencher.counter(ItemsCount::new(EVENTS)).bench(|| encode(&events));
 }
 
 #[divan::bench(sample_count = 10)]
 fn read(bencher: Bencher) {
-    let file = encode(&common::allocations(EVENTS));
+    let file = encode(&events());
     bencher.counter(ItemsCount::new(EVENTS)).bench(|| {
         let mut reader = Reader::new(file.as_slice(), "memory").expect("capture");
         let mut events = 0;
@@ -45,7 +49,7 @@ fn read(bencher: Bencher) {
 /// All that `heaptap report` does before it prints.
 #[divan::bench(sample_count = 10)]
 fn report(bencher: Bencher) {
-    let file = encode(&common::allocations(EVENTS));
+    let file = encode(&events());
     bencher.counter(ItemsCount::new(EVENTS)).bench(|| {
         let mut state = State::default();
         for event in Replay::new(Reader::new(file.as_slice(), "memory").expect("capture")) {

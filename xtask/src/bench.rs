@@ -1,11 +1,12 @@
 //! Measurements: what an allocation costs a target while heaptap, or bpftrace, watches;
-//! how long judging a GC cycle takes, and reading goroutines.
+//! how long judging a GC cycle takes, reading goroutines, and reporting a large capture.
 
 mod accuracy;
 mod goroutines;
 mod lanes;
 mod live;
 mod plot;
+mod report;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,8 @@ enum What {
     Live(live::Args),
     /// Milliseconds to read the goroutines of a process
     Goroutines(goroutines::Args),
+    /// Seconds to report a large capture, and the size of what comes out
+    Report(report::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -105,6 +108,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         What::Lanes(args) => lanes::run(args),
         What::Live(args) => live::run(args),
         What::Goroutines(args) => goroutines::run(args),
+        What::Report(args) => report::run(args),
     }
 }
 
