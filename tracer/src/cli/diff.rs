@@ -14,7 +14,7 @@ use crate::model::State;
 use crate::pprof::HeapProfile;
 use crate::report::diff::{Diff, DiffOptions, Per, Side};
 use crate::report::{Measure, Report};
-use crate::source::Replay;
+use crate::source::{self, Replay};
 
 pub(super) fn run(args: &Args) -> Result<u8> {
     let format = if args.json { Format::Json } else { args.format };
@@ -76,9 +76,7 @@ fn side(path: &Path) -> Result<Side> {
     let whole = head.as_slice().chain(file);
     if capture::begins(&head) {
         let mut state = State::default();
-        for event in Replay::new(Reader::new(whole, &name)?) {
-            state.apply(&event?);
-        }
+        source::for_each(Replay::new(Reader::new(whole, &name)?), |event| state.apply(event))?;
         return Ok(Side::of_report(name, &Report::build(&state)));
     }
     let side = if head.trim_ascii_start().starts_with(b"{") {

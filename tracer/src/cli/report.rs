@@ -12,7 +12,7 @@ use crate::export::{csv, flame, folded, gc, html, json, perfetto, pprof, text};
 use crate::model::State;
 use crate::report::timeline::Timeline;
 use crate::report::{Grouping, Measure, Report};
-use crate::source::Replay;
+use crate::source::{self, Replay};
 
 pub(super) fn run(args: &Args) -> Result<u8> {
     let format = if args.json { Format::Json } else { args.format };
@@ -22,11 +22,10 @@ pub(super) fn run(args: &Args) -> Result<u8> {
     }
     let mut state = State::default();
     let mut timeline = Timeline::default();
-    for event in Replay::open(&args.file)? {
-        let event = event?;
-        state.apply(&event);
-        timeline.apply(&event);
-    }
+    source::for_each(Replay::open(&args.file)?, |event| {
+        state.apply(event);
+        timeline.apply(event);
+    })?;
     let mut report = Report::build(&state);
     if let Some(pattern) = &args.filter {
         let regex =

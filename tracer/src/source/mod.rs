@@ -3,4 +3,4 @@
 pub mod live;
 mod replay;
 
-pub use replay::Replay;
+pub use replay::{Replay, for_each};

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 
 use crate::base::Result;
 use crate::capture::Reader;
@@ -51,9 +53,42 @@ impl<R: Read> Iterator for Replay<R> {
     }
 }
 
+/// Events are handed over by the thousand, so that doing so costs next to nothing.
+const BATCH: usize = 1024;
+/// Batches decoded ahead.
+const AHEAD: usize = 4;
+
+/// Hands each event to `take`, while a thread of its own makes the next of them: decoding a
+/// capture takes about half as long as counting what is in it.
+///
+/// # Errors
+/// The first error among the events.
+pub fn for_each(
+    events: impl Iterator<Item = Result<Event>> + Send,
+    mut take: impl FnMut(&Event),
+) -> Result<()> {
+    let (batches, decoded) = sync_channel(AHEAD);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut events = events.peekable();
+            while events.peek().is_some() {
+                // Nobody takes more after an error.
+                if batches.send(events.by_ref().take(BATCH).collect::<Result<Vec<Event>>>()).is_err() {
+                    break;
+                }
+            }
+        });
+        for batch in decoded {
+            batch?.iter().for_each(&mut take);
+        }
+        Ok(())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Error;
     use crate::capture::Writer;
 
     #[test]
@@ -66,5 +101,17 @@ mod tests {
         let events: Vec<Event> = Replay::new(reader).map(Result::unwrap).collect();
         assert_eq!(events[0], Event::GcEpoch { epoch: 1, time_ns: 5 });
         assert!(matches!(&events[1..], [Event::Note(note)] if note.contains("last 9 B")), "{events:?}");
+    }
+
+    #[test]
+    fn events_are_taken_in_order_up_to_an_error() {
+        let epoch = |epoch| Ok(Event::GcEpoch { epoch, time_ns: 1 });
+        let mut seen = Vec::new();
+        let mut take = |event: &Event| seen.push(event.clone());
+        for_each((0..3000).map(epoch), &mut take).unwrap();
+        assert_eq!(seen, (0..3000).map(|n| epoch(n).unwrap()).collect::<Vec<_>>());
+        // More than is decoded ahead comes behind it.
+        let failing = (0..).map(|n| if n == 2000 { Err(Error::failed("gone")) } else { epoch(n) });
+        assert_eq!(for_each(failing, |_| ()).unwrap_err().to_string(), "gone");
     }
 }
