@@ -10,6 +10,7 @@ pub use xtask::go::GoLine;
 pub use xtask::process::{Ended, Process, Signal};
 pub use xtask::targets::{Variant, build, build_with, source_dir};
 
+pub mod browser;
 pub mod dump;
 pub mod lives;
 pub mod manifest;

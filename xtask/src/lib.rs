@@ -1,8 +1,9 @@
 //! What the development tasks and the tests package share: Go toolchains, the Go target
-//! programs, and processes that do not outlive their owner.
+//! programs, a browser, and processes that do not outlive their owner.
 
 #![expect(clippy::print_stderr, reason = "a development tool reports its progress on stderr")]
 
+pub mod browser;
 pub mod ebpf;
 pub mod go;
 pub mod process;

@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use xtask::go;
 use xtask::shell;
+use xtask::{browser, go};
 
 /// What `cargo xtask test` takes.
 #[derive(Debug, clap::Args)]
@@ -22,6 +22,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for line in go::parse_lines(&args.go)? {
         line.go()?;
     }
+    browser::driver()?;
     if !args.unprivileged && !nix::unistd::geteuid().is_root() {
         bail!("the tests that attach to processes need root; --unprivileged leaves them out");
     }
