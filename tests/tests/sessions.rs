@@ -81,11 +81,11 @@ impl Scratch {
         self.session(&xtask::shell::root().join("scripts").join(name), set)
     }
 
-    /// A session of these tables on the process `pid`.
-    fn tables(&self, pid: u32, tables: &str) -> Result<Command> {
+    /// A session of these tables on a process.
+    fn tables(&self, target: &str, tables: &str) -> Result<Command> {
         let file = self.path("session.toml");
         let head = "[set]\noutput = \"\"\n[output]\ndirectory = \"{{output}}\"\n";
-        fs::write(&file, format!("{head}[target]\npid = {pid}\n{tables}"))?;
+        fs::write(&file, format!("{head}[target]\n{target}\n{tables}"))?;
         Ok(self.session(&file, &[]))
     }
 
@@ -164,6 +164,11 @@ mod privileged {
             let url = line.trim_start_matches("listening on ").to_owned();
             process.stdout_line(|line| line == "ready", PATIENCE)?;
             Ok(Service { process, program, url, name })
+        }
+
+        /// What names it in a session.
+        fn target(&self) -> String {
+            format!("pid = {}", self.process.pid())
         }
 
         /// A command that makes requests.
@@ -313,10 +318,10 @@ mod privileged {
     fn a_command_that_fails_or_hangs_does_what_it_was_told_to() -> Result<()> {
         let scratch = Scratch::new()?;
         let service = Service::start(&scratch, "commands", &[])?;
-        let pid = service.process.pid();
+        let pid = service.target();
         let fails = "[[phase]]\nname = \"a\"\nrun = \"echo $WORD; exit 7\"\nenv = { WORD = \"said\" }\n";
         let after = "[[phase]]\nname = \"b\"\nrun = \"true\"\n";
-        let ended = finish(&mut scratch.tables(pid, &format!("{fails}{after}"))?, 1)?;
+        let ended = finish(&mut scratch.tables(&pid, &format!("{fails}{after}"))?, 1)?;
         ensure!(
             ended.stderr.contains("phase a failed: its command ended with exit status: 7"),
             "{}",
@@ -330,7 +335,7 @@ mod privileged {
 
         let hangs = "[[phase]]\nname = \"a\"\nrun = \"trap '' TERM; sleep 1000 & echo $!; wait; sleep 1000\"\n\
                      timeout = \"1s\"\non_failure = \"continue\"\n";
-        finish(&mut scratch.tables(pid, &format!("{hangs}{after}"))?, 0)?;
+        finish(&mut scratch.tables(&pid, &format!("{hangs}{after}"))?, 0)?;
         let results = scratch.results()?;
         let reason = results.phases[0].reason.as_deref();
         ensure!(reason == Some("its command did not end within 1s"), "{results:?}");
@@ -343,10 +348,12 @@ mod privileged {
     }
 
     #[test]
-    fn a_target_that_ends_ends_the_session() -> Result<()> {
+    fn a_target_is_waited_for_and_ends_the_session() -> Result<()> {
         let scratch = Scratch::new()?;
-        let service = Service::start(&scratch, "gone", &[])?;
-        let mut session = Process::spawn(&mut scratch.tables(service.process.pid(), LONG)?)?;
+        let target = format!("cmdline = '^{}/late'\nwait = \"1m\"", scratch.dir.path().display());
+        let mut session = Process::spawn(&mut scratch.tables(&target, LONG)?)?;
+        session.stderr_line(|line| line.contains("1 phase"), PATIENCE)?;
+        let service = Service::start(&scratch, "late", &[])?;
         phase(&mut session, "long")?;
         drop(service);
         let ended = session.wait(PATIENCE)?;
@@ -390,7 +397,7 @@ mod privileged {
                       [[trigger]]\nwhen = 'gc.cycles >= 1'\ndo = \"switch\"\nmode = \"exact\"\n\
                       [[trigger]]\nwhen = 'site(\"main.breathe\").live_objects >= 0'\ndo = \"stop\"\n\
                       [[assert]]\nthat = 'site(\"main.breathe\").live_bytes <= site(\"main.breathe\").alloc_bytes'\n";
-        finish(&mut scratch.tables(service.process.pid(), &format!("{LONG}{tables}"))?, 0)?;
+        finish(&mut scratch.tables(&service.target(), &format!("{LONG}{tables}"))?, 0)?;
         let results = scratch.results()?;
         let modes: Vec<&str> = results.captures.iter().map(|capture| capture.mode.as_str()).collect();
         ensure!(modes == ["burst", "exact"] && results.state == "done", "{results:?}");
@@ -405,17 +412,17 @@ mod privileged {
     fn a_killed_session_leaves_what_can_be_read_and_no_lock() -> Result<()> {
         let scratch = Scratch::new()?;
         let service = Service::start(&scratch, "killed", &["-leak"])?;
-        let pid = service.process.pid();
+        let pid = service.target();
         let tables = "[[phase]]\nname = \"first\"\nduration = \"1s\"\n\
                       [[trigger]]\nwhen = 'elapsed >= 1'\ndo = \"snapshot\"\n\
                       [[phase]]\nname = \"long\"\nrun = \"true\"\nduration = \"1h\"\n";
         for moment in ["recording", "phase first", "trigger 1", "phase long"] {
-            let mut session = Process::spawn(&mut scratch.tables(pid, tables)?)?;
+            let mut session = Process::spawn(&mut scratch.tables(&pid, tables)?)?;
             session.stderr_line(|line| line.starts_with(moment), PATIENCE)?;
             if moment == "phase long" {
-                let ended = finish(&mut scratch.tables(pid, LONG)?, 2)?;
+                let ended = finish(&mut scratch.tables(&pid, LONG)?, 2)?;
                 ensure!(ended.stderr.contains("another session writes to"), "{}", ended.stderr);
-                let ended = finish(&mut Scratch::new()?.tables(pid, LONG)?, 2)?;
+                let ended = finish(&mut Scratch::new()?.tables(&pid, LONG)?, 2)?;
                 ensure!(ended.stderr.contains("another session is on process"), "{}", ended.stderr);
             }
             session.signal(Signal::SIGKILL)?;
@@ -457,7 +464,7 @@ mod privileged {
         let service = Service::start(&scratch, "full", &[])?;
         let tables = "[capture]\nmode = \"exact\"\n[[phase]]\nname = \"fill\"\n\
                       run = \"cat /dev/zero\"\nduration = \"1h\"\n";
-        let ended = finish(&mut scratch.tables(service.process.pid(), tables)?, 1)?;
+        let ended = finish(&mut scratch.tables(&service.target(), tables)?, 1)?;
         ensure!(ended.stderr.contains("cannot write"), "{}", ended.stderr);
         ensure!(scratch.results()?.captures.len() == 1);
         scratch.check_captures()

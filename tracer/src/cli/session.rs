@@ -4,11 +4,12 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use clap::{Parser, ValueEnum};
+use indicatif::ProgressBar;
 
 use super::args::{
     Cli, Command, DiffFormat, Format, Session as Args, SessionCommand, SessionFile, SessionRun,
 };
-use super::{note, runtime, to_stdout, write_json};
+use super::{is_watched, note, runtime, to_stdout, write_json};
 use crate::base::{Error, Result};
 use crate::script::{self, Host, RunState, Session, TEMPLATE};
 
@@ -27,13 +28,16 @@ fn load(file: &SessionFile) -> Result<Session> {
     let name = file.file.display().to_string();
     let text = std::fs::read_to_string(&file.file)
         .map_err(|e| Error::usage(format!("cannot read {name}")).because(e))?;
-    Session::parse(&text, &name, &file.set, &Terminal)
+    Session::parse(&text, &name, &file.set, &Terminal::new())
 }
 
 fn run_session(args: &SessionRun) -> Result<u8> {
     let session = load(&args.session)?;
     note(&session.summary());
-    let (results, failure) = runtime()?.block_on(script::run(&session, &mut Terminal))?;
+    let mut terminal = Terminal::new();
+    let ran = runtime()?.block_on(script::run(&session, &mut terminal));
+    terminal.bar.finish_and_clear();
+    let (results, failure) = ran?;
     if args.json {
         write_json(&results)?;
     } else {
@@ -49,11 +53,25 @@ fn run_session(args: &SessionRun) -> Result<u8> {
 const ASSERTION_FAILED: u8 = 3;
 
 /// What sessions ask of the command line.
-struct Terminal;
+struct Terminal {
+    bar: ProgressBar,
+}
+
+impl Terminal {
+    fn new() -> Terminal {
+        let bar = if is_watched() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        Terminal { bar }
+    }
+}
 
 impl Host for Terminal {
     fn note(&mut self, text: &str) {
-        note(text);
+        self.bar.suspend(|| note(text));
+    }
+
+    fn progress(&mut self, text: &str) {
+        self.bar.set_message(text.to_owned());
+        self.bar.tick();
     }
 
     fn report_ending(&self, format: &str) -> Option<&'static str> {

@@ -6,7 +6,6 @@
 //! values are, since CEL by itself does not mix the two.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::sync::Arc;
 
 use cel::common::ast::{CallExpr, Expr as Node, IdedExpr, LiteralValue};
@@ -292,12 +291,12 @@ fn begin(program: &Program, id: u64) -> usize {
     program.source_info().offset_for(id).map_or(0, |(start, _)| start as usize)
 }
 
-/// From line and column, counted from 1, of the parser's messages.
+/// From the line and the column, both counted from 1, of the parser's messages.
 fn offset_of(text: &str, (line, column): (isize, isize)) -> usize {
-    let line = usize::try_from(line - 1).unwrap_or(0);
-    let before: usize = text.split_inclusive('\n').take(line).map(str::len).sum();
-    let Range { end, .. } = 0..text.len();
-    (before + usize::try_from(column - 1).unwrap_or(0)).min(end)
+    let count = |n: isize| usize::try_from(n - 1).unwrap_or(0);
+    let mut lines = text.split_inclusive('\n');
+    let before: usize = lines.by_ref().take(count(line)).map(str::len).sum();
+    before + byte_offset(lines.next().unwrap_or_default(), count(column))
 }
 
 fn byte_offset(text: &str, characters: usize) -> usize {

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use super::command::PhaseCommand;
 use super::expr::{SITE_VALUES, VALUES, Values, Verdict, in_phase, of_sites};
@@ -11,6 +11,7 @@ use super::gauges::Gauges;
 use super::output::Directory;
 use super::results::{self, Outcome, Results, RunState, numbers};
 use super::{Host, Session};
+use crate::base::units::format_bytes;
 use crate::base::{Error, Result};
 use crate::export::json;
 use crate::model::State;
@@ -71,35 +72,11 @@ pub(super) struct Attached<'a> {
 
 impl<'a> Machine<'a> {
     pub(super) fn new(session: &'a Session, host: &'a mut dyn Host, directory: Directory) -> Machine<'a> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let phase =
-            |phase: &super::Phase| results::Phase { name: phase.table.name.clone(), ..Default::default() };
-        let assertion = |assertion: &super::Assertion| results::Assertion {
-            name: assertion.name.clone(),
-            that: assertion.that.text.clone(),
-            phase: assertion.phase.clone(),
-            outcome: Outcome::Skipped,
-            reason: None,
-            values: numbers(&Values::new()),
-        };
-        let results = Results {
-            session: session.name.clone(),
-            started_at: humantime::format_rfc3339_millis(UNIX_EPOCH + now).to_string(),
-            state: RunState::Running,
-            reason: None,
-            duration_s: 0.0,
-            captures: Vec::new(),
-            phases: session.phases.iter().map(phase).collect(),
-            triggers: Vec::new(),
-            assertions: session.assertions.iter().map(assertion).collect(),
-            diffs: Vec::new(),
-            notes: Vec::new(),
-        };
         Machine {
             session,
             host,
             directory,
-            results,
+            results: Results::of(session),
             began: None,
             current: None,
             next: 0,
@@ -129,6 +106,9 @@ impl<'a> Machine<'a> {
     }
 
     fn step(&mut self, attached: &mut Option<Attached<'_>>) -> Result<()> {
+        if attached.is_none() {
+            self.host.progress("waiting for the process");
+        }
         if self.is_over || (self.began.is_none() && attached.is_none()) {
             return Ok(());
         }
@@ -144,7 +124,21 @@ impl<'a> Machine<'a> {
                 break;
             }
         }
+        self.show();
         Ok(())
+    }
+
+    fn show(&mut self) {
+        let Some(current) = self.current.as_ref().filter(|_| self.values.contains_key("rss")) else { return };
+        let bytes =
+            |name: &str| self.values.get(name).map_or("?".into(), |bytes| format_bytes(*bytes as u64));
+        self.host.progress(&format!(
+            "{} {}s: live heap {}, rss {}",
+            self.session.phases[current.index].table.name,
+            current.began.elapsed().as_secs(),
+            bytes("heap.live"),
+            bytes("rss"),
+        ));
     }
 
     /// Seconds since the session began.
@@ -288,10 +282,7 @@ impl<'a> Machine<'a> {
         let phase = &session.phases[current.index];
         let end_s = self.elapsed_s();
         self.values.insert("duration".into(), current.began.elapsed().as_secs_f64());
-        let names = VALUES.iter().copied().map(str::to_owned).chain(["duration".to_owned()]);
-        let sites = session.sites.iter().flat_map(|site| SITE_VALUES.map(|v| of_sites(site, v)));
-        let values: Values =
-            names.chain(sites).filter_map(|name| Some((name.clone(), *self.values.get(&name)?))).collect();
+        let values = self.known();
         self.values.remove("duration");
         for (name, value) in &values {
             self.kept.insert(in_phase(&phase.table.name, name), *value);
@@ -322,6 +313,14 @@ impl<'a> Machine<'a> {
                 })
             }
         }
+    }
+
+    /// The values as of now, without those of phases.
+    fn known(&self) -> Values {
+        let names = VALUES.iter().map(|name| (*name).to_owned()).chain(["duration".to_owned()]);
+        let sites = &self.session.sites;
+        let of_sites = sites.iter().flat_map(|site| SITE_VALUES.map(|value| of_sites(site, value)));
+        names.chain(of_sites).filter_map(|name| Some((name.clone(), *self.values.get(&name)?))).collect()
     }
 
     /// Decides the assertions on a phase, or on the session.

@@ -36,6 +36,9 @@ pub trait Host {
     /// Says something to the user.
     fn note(&mut self, text: &str);
 
+    /// Shows how far the session is, if someone watches.
+    fn progress(&mut self, text: &str);
+
     /// Whether there are reports of this format, and the ending of their files.
     fn report_ending(&self, format: &str) -> Option<&'static str>;
 

@@ -122,41 +122,56 @@ fn readable(name: &str, value: &serde_json::Number) -> String {
 }
 
 impl Results {
-    /// Writes the results for people: a line per phase, per trigger that fired and per assertion.
+    /// Writes the results for people: a line per phase and per trigger that fired, and each
+    /// assertion with the values it was about.
     ///
     /// # Errors
     /// When `out` does not take it.
     pub fn write_table(&self, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "PHASE             OUTCOME     BEGIN       END  ")?;
+        let width = self.phases.iter().map(|phase| phase.name.len()).chain([8]).max().unwrap_or(0);
+        writeln!(out, "{:<width$}  OUTCOME     BEGIN       END", "PHASE")?;
         for phase in &self.phases {
-            self.write_phase(phase, out)?;
+            write_phase(phase, width, out)?;
+        }
+        if !self.triggers.is_empty() {
+            writeln!(out, "\n      AT  TRIGGER")?;
         }
         for fired in &self.triggers {
             let file = fired.file.as_ref().map_or_else(String::new, |file| format!(": {file}"));
-            writeln!(out, "at {:.0}s {}: {:?}{file}", fired.at_s, fired.name, fired.action)?;
+            writeln!(out, "{:>7.1}s  {}{file}", fired.at_s, fired.name)?;
         }
         if !self.assertions.is_empty() {
             writeln!(out, "\nASSERTION")?;
         }
         for assertion in &self.assertions {
-            writeln!(out, "{}  {}", word(assertion.outcome), assertion.name)?;
-            writeln!(out, "         {}", assertion.that)?;
-            for (name, value) in &assertion.values {
-                writeln!(out, "           {name} = {}", readable(name, value))?;
-            }
-            if let Some(reason) = &assertion.reason {
-                writeln!(out, "           {reason}")?;
-            }
+            write_assertion(assertion, out)?;
         }
-        Ok(())
+        match &self.reason {
+            Some(reason) => writeln!(out, "\nthe session ended early: {reason}"),
+            None => Ok(()),
+        }
     }
+}
 
-    fn write_phase(&self, phase: &Phase, out: &mut dyn Write) -> io::Result<()> {
-        let time = |at: Option<f64>| at.map_or_else(|| "-".into(), |s| format!("{s:.1}s"));
-        let reason = phase.reason.as_deref().unwrap_or_default();
-        let (begin, end) = (time(phase.begin_s), time(phase.end_s));
-        let line = format!("{:<16}  {:<7}  {begin:>8}  {end:>8}  {reason}", phase.name, word(phase.outcome));
-        writeln!(out, "{}", line.trim_end())
+fn write_phase(phase: &Phase, width: usize, out: &mut dyn Write) -> io::Result<()> {
+    let time = |at: Option<f64>| at.map_or_else(|| "-".into(), |s| format!("{s:.1}s"));
+    let reason = phase.reason.as_deref().unwrap_or_default();
+    let (begin, end) = (time(phase.begin_s), time(phase.end_s));
+    let line = format!("{:<width$}  {:<7}  {begin:>8}  {end:>8}  {reason}", phase.name, word(phase.outcome));
+    writeln!(out, "{}", line.trim_end())
+}
+
+fn write_assertion(assertion: &Assertion, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{:<7}  {}", word(assertion.outcome), assertion.name)?;
+    if assertion.name != assertion.that {
+        writeln!(out, "         {}", assertion.that)?;
+    }
+    for (name, value) in &assertion.values {
+        writeln!(out, "           {name} = {}", readable(name, value))?;
+    }
+    match &assertion.reason {
+        Some(reason) => writeln!(out, "           {reason}"),
+        None => Ok(()),
     }
 }
 
@@ -164,7 +179,7 @@ fn word(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Skipped => "skipped",
         Outcome::Running => "running",
-        Outcome::Passed => "passed ",
-        Outcome::Failed => "FAILED ",
+        Outcome::Passed => "passed",
+        Outcome::Failed => "FAILED",
     }
 }

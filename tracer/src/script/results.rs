@@ -1,14 +1,17 @@
 //! What became of a session: plain data, as `session.json` has it (docs/json.md).
 
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
 use serde::Serialize;
 use serde_json::Number;
-use std::collections::BTreeMap;
 
+use super::Session;
 use super::expr::Values;
 use super::file::Action;
 
 /// A session as far as it has come.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Results {
     pub session: String,
     /// RFC 3339, UTC.
@@ -26,9 +29,10 @@ pub struct Results {
     pub notes: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
+    #[default]
     Running,
     /// All phases took place, or a trigger stopped it.
     Done,
@@ -93,7 +97,7 @@ pub struct Fired {
     pub values: BTreeMap<String, Number>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Assertion {
     pub name: String,
     pub that: String,
@@ -106,6 +110,25 @@ pub struct Assertion {
 }
 
 impl Results {
+    /// Of a session that begins now.
+    pub(super) fn of(session: &Session) -> Results {
+        let phases = session.phases.iter();
+        let phases = phases.map(|phase| Phase { name: phase.table.name.clone(), ..Phase::default() });
+        let assertions = session.assertions.iter().map(|assertion| Assertion {
+            name: assertion.name.clone(),
+            that: assertion.that.text.clone(),
+            phase: assertion.phase.clone(),
+            ..Assertion::default()
+        });
+        Results {
+            session: session.name.clone(),
+            started_at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            phases: phases.collect(),
+            assertions: assertions.collect(),
+            ..Results::default()
+        }
+    }
+
     /// Whether an assertion failed.
     pub fn has_failed_assertions(&self) -> bool {
         self.assertions.iter().any(|assertion| assertion.outcome == Outcome::Failed)

@@ -123,7 +123,7 @@ async fn record(
     machine.save()?;
     let mut gauges = Gauges::new(target, &session.sites)?;
     let options = options(&session.capture, mode, chosen);
-    let mut observer = Follower { machine, target, gauges: &mut gauges, spawned };
+    let mut observer = Follower { machine, target, gauges: &mut gauges, spawned, told: false };
     let recorded = session::record(target, &options, writer, &mut observer).await;
     conclude(machine, target, &mut gauges, recorded)
 }
@@ -134,6 +134,8 @@ struct Follower<'a, 'b> {
     target: &'a Identity,
     gauges: &'a mut Gauges,
     spawned: Option<&'a mut Spawned>,
+    /// That allocations are no longer recorded.
+    told: bool,
 }
 
 impl Observer for Follower<'_, '_> {
@@ -146,6 +148,14 @@ impl Observer for Follower<'_, '_> {
     }
 
     fn second(&mut self, state: &State) {
+        if let Some(tripped) = state.tripped
+            && !std::mem::replace(&mut self.told, true)
+        {
+            self.machine.remark(format!(
+                "the probes took {:.1}% of the target's processor time, more than {}%: no allocations are recorded any more",
+                tripped.overhead_percent, tripped.limit_percent
+            ));
+        }
         let attached = Attached { target: self.target, state, gauges: self.gauges, is_running: true };
         _ = self.machine.tick(Some(attached));
     }

@@ -88,7 +88,7 @@ impl Wanted {
         loop {
             match self.look(output) {
                 Ok(found) => return Ok(Some(found)),
-                Err(e) if Instant::now() >= deadline || e.kind() == ErrorKind::Environment => return Err(e),
+                Err(e) if self.is_final(&e) || Instant::now() >= deadline => return Err(e),
                 Err(e) => log::debug!("target: {e}"),
             }
             if idle().is_break() {
@@ -96,6 +96,11 @@ impl Wanted {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Whether waiting cannot help.
+    fn is_final(&self, error: &Error) -> bool {
+        matches!(self.who, Who::Exec(_)) || error.kind() == ErrorKind::Environment
     }
 
     fn look(&self, output: &Path) -> Result<(Identity, Option<Spawned>)> {

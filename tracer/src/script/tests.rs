@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use proptest::prelude::*;
 use toml::Spanned;
 
 use super::expr::{Expr, Values, Verdict};
@@ -13,6 +14,8 @@ struct Quiet;
 
 impl Host for Quiet {
     fn note(&mut self, _: &str) {}
+
+    fn progress(&mut self, _: &str) {}
 
     fn report_ending(&self, format: &str) -> Option<&'static str> {
         ["table", "pprof"].contains(&format).then_some("txt")
@@ -153,5 +156,46 @@ fn conditions_hold_or_do_not_or_are_not_known() {
         ("!(rss > 1) ? true : -rss < 0", Verdict::Yes),
     ] {
         assert_eq!(holds(condition, &values), want, "{condition}");
+    }
+}
+
+/// Parts of conditions, to be put together in any way.
+const PARTS: [&str; 24] = [
+    "rss",
+    "heap",
+    ".live",
+    "phase(\"a\").",
+    "site(\"x\").",
+    "alloc_bytes",
+    "1",
+    "2.5",
+    "1u",
+    "(",
+    ")",
+    "[",
+    "]",
+    "{",
+    "}",
+    " && ",
+    " > ",
+    "-",
+    "!",
+    " ? ",
+    " : ",
+    "\"\\",
+    "has(",
+    "\u{fc}",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn no_condition_breaks_the_parser(parts in prop::collection::vec(prop::sample::select(&PARTS[..]), 0..12)) {
+        let text = format!("{TARGET}{PHASE}[[assert]]\nthat = '''{}'''\n", parts.concat());
+        // It is a session, or it is said where it is none.
+        if let Err(e) = parse(&text, &[]) {
+            prop_assert!(e.to_string().starts_with("s.toml:7:"), "{e}");
+        }
     }
 }

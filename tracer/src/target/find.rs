@@ -49,10 +49,12 @@ pub fn by_cmdline(pattern: &Regex) -> Result<i32> {
 /// # Errors
 /// As [`by_name`].
 pub fn by_cgroup(path: &str) -> Result<i32> {
-    let path = path.trim_end_matches('/');
-    let is_below =
-        |group: &str| group.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    one(go_processes_in(is_below)?, &format!("the cgroup {path:?}"))
+    one(go_processes_in(|group| is_below(group, path))?, &format!("the cgroup {path:?}"))
+}
+
+fn is_below(group: &str, path: &str) -> bool {
+    let rest = group.strip_prefix(path.trim_end_matches('/'));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The one Go process in the container with this id, or the beginning of one of at least 8
@@ -65,9 +67,12 @@ pub fn by_container(id: &str) -> Result<i32> {
         return Err(Error::usage(format!("{id:?} is no container's id"))
             .hint("give at least 8 of its hexadecimal digits"));
     }
-    // As `docker-ID.scope`, `cri-containerd-ID.scope`, `libpod-ID`, or ID alone.
-    let is_of = |group: &str| group.split(['/', '-', '.', ':']).any(|part| part.starts_with(id));
-    one(go_processes_in(is_of)?, &format!("the container {id}"))
+    one(go_processes_in(|group| is_of_container(group, id))?, &format!("the container {id}"))
+}
+
+/// As `docker-ID.scope`, `cri-containerd-ID.scope`, `libpod-ID`, or ID alone.
+fn is_of_container(group: &str, id: &str) -> bool {
+    group.split(['/', '-', '.', ':']).any(|part| part.starts_with(id))
 }
 
 fn go_processes_in(is_wanted: impl Fn(&str) -> bool) -> Result<impl Iterator<Item = Process>> {
@@ -169,6 +174,29 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(by_pid(pid).expect_err("zombie").to_string().contains("has ended"));
+    }
+
+    #[test]
+    fn cgroups_are_known_by_their_paths() {
+        for (group, path, want) in [
+            ("/system.slice/app.service", "/system.slice/app.service", true),
+            ("/system.slice/app.service/worker", "/system.slice/app.service/", true),
+            ("/system.slice/app.service2", "/system.slice/app.service", false),
+            ("/user.slice", "/system.slice", false),
+        ] {
+            assert_eq!(is_below(group, path), want, "{group} {path}");
+        }
+        for (group, want) in [
+            ("/system.slice/docker-0123456789abcdef.scope", true),
+            ("/kubepods.slice/pod12.slice/cri-containerd-0123456789abcdef.scope", true),
+            ("/docker/0123456789abcdef/init.scope", true),
+            ("/machine.slice/libpod-0123456789abcdef", true),
+            ("/system.slice/docker-fedcba9876543210.scope", false),
+            ("/x90123456789", false),
+        ] {
+            assert_eq!(is_of_container(group, "0123456789"), want, "{group}");
+        }
+        assert_eq!(by_container("0123").expect_err("short").kind(), ErrorKind::Usage);
     }
 
     #[test]
