@@ -38,6 +38,8 @@ impl Target {
             load_bias: 0,
             gc_addresses: None,
             curg: None,
+            g_goid: 0,
+            step_traps: 1,
             sampler: None,
             ring_bytes: 16 << 20,
             max_depth: 128,

@@ -66,6 +66,9 @@ impl Recipe {
     pub const ASSIST_END: u32 = 8;
     /// As `ALLOC`, of an object that the runtime's own heap profiler samples.
     pub const SAMPLE: u32 = 9;
+    /// A mark is passed: `ptr` is the stack pointer, and `size` above it is where that was when
+    /// the function was called. `slot` is not 0 if the kernel single-steps the instruction.
+    pub const MARK: u32 = 10;
 }
 
 /// Where the runtime keeps its record of a GC cycle: addresses in the target, 0 for none.
@@ -126,6 +129,7 @@ impl Header {
     pub const GC_RECORD: u8 = 4;
     pub const STW: u8 = 5;
     pub const ASSIST: u8 = 6;
+    pub const MARK: u8 = 7;
 }
 
 /// One completed allocation.
@@ -197,6 +201,19 @@ pub struct AssistRecord {
     pub g: u64,
 }
 
+/// A goroutine has passed a mark.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MarkRecord {
+    pub header: Header,
+    pub time_ns: u64,
+    /// Its number; of a thread's own g0, which has none, the address of its runtime.g.
+    pub goroutine: u64,
+    /// Bytes from the top of its stack down to where the marked function was called: that
+    /// stays the same when the stack is moved.
+    pub depth: u64,
+}
+
 /// The return addresses behind one stack hash, innermost first. The kernel reserves
 /// constant sizes only; the first `header.epoch` addresses are meant.
 #[repr(C)]
@@ -248,6 +265,8 @@ pub struct Counters {
     pub lost_stacks: u64,
     /// Samples that the runtime did not take because of the rate that is recorded.
     pub biased_samples: u64,
+    /// Of the hits those of marks on instructions that the kernel single-steps.
+    pub stepped: u64,
 }
 
 /// What has passed the gate of allocations since the program was loaded.

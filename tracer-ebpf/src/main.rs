@@ -18,6 +18,7 @@
 mod count;
 mod gate;
 mod gc;
+mod mark;
 mod read;
 mod sample;
 mod send;
@@ -48,6 +49,9 @@ static G_M: Global<u32> = Global::new(0);
 /// Offset of `curg` in runtime.m.
 #[unsafe(no_mangle)]
 static M_CURG: Global<u32> = Global::new(0);
+/// Offset of `goid` in runtime.g.
+#[unsafe(no_mangle)]
+static G_GOID: Global<u32> = Global::new(0);
 /// Return addresses kept of a stack, at most `MAX_DEPTH`.
 #[unsafe(no_mangle)]
 static DEPTH: Global<u32> = Global::new(MAX_DEPTH as u32);
@@ -102,6 +106,7 @@ pub fn heaptap(ctx: ProbeContext) -> u32 {
         Recipe::ASSIST_END => gc::assist_end(&ctx, recipe),
         Recipe::STW_BEGIN => gc::stw_begin(&ctx, recipe),
         Recipe::STW_END => gc::stw_end(recipe),
+        Recipe::MARK => mark::passed(&ctx, recipe),
         other => warn!(&ctx, "recipe with unknown purpose {}", other),
     }
     0

@@ -151,6 +151,11 @@ pub fn count_biased_sample() {
     add(|c| unsafe { &raw mut (*c).biased_samples });
 }
 
+#[inline(always)]
+pub fn count_stepped() {
+    add(|c| unsafe { &raw mut (*c).stepped });
+}
+
 /// Adds one to a counter of this CPU, atomically for the sake of a task that preempts
 /// this one here; returns roughly what it was (an atomic fetch needs Linux 5.12).
 #[inline(always)]

@@ -26,6 +26,8 @@ fn main() -> Result<()> {
         load_bias: target.target.load_bias,
         gc_addresses: None,
         curg: None,
+        g_goid: 0,
+        step_traps: 1,
         sampler: None,
         ring_bytes: 64 << 10,
         max_depth: 1,

@@ -50,6 +50,10 @@ pub enum Event {
     Assist(Assist),
     /// The world was stopped and is started again.
     Stw(Stw),
+    /// Which functions and lines are marked; before the first `Mark`.
+    Marks(Vec<MarkInfo>),
+    /// A goroutine has passed one of them.
+    Mark(Mark),
     /// From here on, objects are followed until they die; on the collector's side they
     /// may take this much memory (see `model::Live`).
     Follow { max_memory: u64 },
@@ -282,6 +286,31 @@ pub struct Stw {
     pub begin_ns: u64,
     /// When it let them go on.
     pub end_ns: u64,
+}
+
+/// A function or line that the user has marked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MarkInfo {
+    /// As the user wrote it.
+    pub name: String,
+    /// Whether ends are told, too.
+    pub is_region: bool,
+    /// Where it is passed, or begins; of a generic function there are several.
+    pub begins: Vec<SiteId>,
+    pub ends: Vec<SiteId>,
+}
+
+/// A mark was passed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Mark {
+    pub site: SiteId,
+    pub time_ns: u64,
+    /// Its number; on a thread's own stack, of the runtime, the address of that runtime.g.
+    pub goroutine: u64,
+    /// Bytes of the goroutine's stack in use when the marked function was called.
+    pub depth: u64,
 }
 
 /// One function of a stack, as the compiler saw it.

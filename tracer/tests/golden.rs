@@ -184,6 +184,23 @@ fn address(call: usize, n: u64) -> u64 {
     }
 }
 
+/// What the user has marked: a function, once with its end, once unwound; and a line.
+fn marks(time_ns: u64) -> Vec<Event> {
+    let info = |name: &str, begins: &[u16], ends: &[u16]| MarkInfo {
+        name: name.into(),
+        is_region: !ends.is_empty(),
+        begins: begins.iter().copied().map(SiteId).collect(),
+        ends: ends.iter().copied().map(SiteId).collect(),
+    };
+    let infos = vec![info("main.serve", &[1], &[2, 3]), info("main.serve:44", &[4], &[])];
+    let mark = |site, after, depth| {
+        let (site, time_ns) = (SiteId(site), time_ns + after);
+        Event::Mark(Mark { site, time_ns, goroutine: 18, depth })
+    };
+    let passed = [mark(1, 0, 96), mark(4, 1000, 96), mark(1, 2000, 200), mark(3, 250_000, 96)];
+    std::iter::once(Event::Marks(infos)).chain(passed).collect()
+}
+
 /// A cycle whose marking ended at `time_ns`, the stops of the world it took, and what died.
 fn collection(epoch: u32, time_ns: u64, dead: impl Fn(usize, u64) -> bool) -> [Event; 6] {
     let objects = (0..CALLS.len()).flat_map(|i| (0..CALLS[i].4).map(move |n| (i, n)));
@@ -254,6 +271,7 @@ fn capture() -> Vec<u8> {
     ];
     events.extend(definitions());
     events.extend(allocations());
+    events.extend(marks(START + 8 * SECOND));
     events.push(Event::Lost { cpu: 1, events: 2, stacks: 0 });
     events.push(counters(START + 9 * SECOND, 1000 + objects + 2, 64000 + 116_128));
     events.push(Event::Cost(Cost { hits: 1460, trap_ns: 930, cpu_ns: 4 * SECOND }));

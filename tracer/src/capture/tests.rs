@@ -75,6 +75,9 @@ fn event() -> impl Strategy<Value = Event> {
         }),
         1 => (any::<u64>(), any::<u64>())
             .prop_map(|(goroutine, begin_ns)| Event::Assist(Assist { goroutine, begin_ns, end_ns: 7 })),
+        1 => (any::<[u64; 3]>(), any::<u16>()).prop_map(|([time_ns, goroutine, depth], site)| Event::Mark(
+            Mark { site: SiteId(site), time_ns, goroutine, depth }
+        )),
         1 => (any::<Option<u8>>(), any::<u64>()).prop_map(|(reason, begin_ns)| Event::Stw(Stw {
             reason: reason.map(|n| n.to_string()),
             begin_ns,

@@ -111,6 +111,13 @@ pub struct Record {
     /// Most that the probes may take of the target's CPU time on average, with --mode burst
     #[arg(long, value_name = "PERCENT", default_value = "1%", value_parser = parse_percent)]
     pub budget: f64,
+    /// Tell each call of this function (main.handle, or http.(*conn).serve), or each time this line
+    /// of it is come to; may be given more than once
+    #[arg(long, value_name = "FUNC[:LINE]")]
+    pub mark: Vec<String>,
+    /// Tell each call of this function, and how long it took; may be given more than once
+    #[arg(long, value_name = "FUNC")]
+    pub mark_region: Vec<String>,
     /// Frames kept per stack
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=128))]
     pub depth: u32,

@@ -15,6 +15,7 @@ use crate::base::{Error, Result};
 use crate::capture::Writer;
 use crate::event::{EndReason, Event, Tripped};
 use crate::model::State;
+use crate::plan::Mark;
 use crate::report::Report;
 use crate::session::{self, Observer, Options, Recording};
 use crate::target::{Identity, Spawned};
@@ -52,6 +53,7 @@ pub(super) fn run(args: &Record) -> Result<u8> {
         max_overhead: args.max_overhead,
         budget: args.budget,
         bpf_log: args.bpf_log,
+        marks: Mark::all(&args.mark, &args.mark_region),
     };
     let stream = args.stream.then(|| Streamer::start(io::stdout()));
     let mut user = User { target: &target, spawned, bar: progress_bar(args), stream, told: false };

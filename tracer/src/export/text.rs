@@ -38,8 +38,26 @@ pub fn write(report: &Report, options: &TableOptions, out: &mut impl Write) -> R
             SampledOptions { grouping: options.grouping, limit: options.limit, ..Default::default() };
         sampled_sites(before, &options, &mut text);
     }
+    marks(report, &mut text);
     notes(report, &mut text);
     put(out, text.as_bytes())
+}
+
+/// How often what the user has marked was passed, and how long regions took.
+fn marks(report: &Report, text: &mut String) {
+    if report.marks.is_empty() {
+        return;
+    }
+    let ms = |ns: u64| format!("{:.3} ms", ns as f64 / 1e6);
+    let mut lines = vec![["COUNT", "TOTAL", "LONGEST", "NO END", "MARK"].map(String::from)];
+    lines.extend(report.marks.iter().map(|mark| {
+        let [total, longest, no_end] = mark.region.map_or([const { String::new() }; 3], |region| {
+            [ms(region.total_ns), ms(region.longest_ns), format_count(region.unended + region.open)]
+        });
+        [format_count(mark.count), total, longest, no_end, printable(&mark.name).into()]
+    }));
+    text.push_str("\nmarks:\n");
+    align(&lines, 4, text);
 }
 
 pub(super) fn notes(report: &Report, text: &mut String) {

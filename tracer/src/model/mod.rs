@@ -5,6 +5,7 @@
 
 mod calls;
 mod live;
+mod marks;
 #[cfg(test)]
 mod tests;
 mod windows;
@@ -15,6 +16,7 @@ use hashbrown::HashMap;
 
 pub use calls::{Call, CallSums, Calls, Tally};
 pub use live::{AGES, Alive, ByAge, Died, Fate, Growth, Live, median_slope};
+pub use marks::{Marked, Marks, Passed};
 pub use windows::{Batch, Windows};
 
 use crate::event::{
@@ -43,6 +45,8 @@ pub struct State {
     pub assists: HashMap<StackId, Durations>,
     /// Assists of goroutines whose next allocation is still to come.
     assisting: HashMap<u64, Durations>,
+    /// What the user has marked.
+    pub marks: Marks,
     /// The objects still alive; `None`: they are not followed.
     pub live: Option<Live>,
     /// GC cycles judged in full, by the epoch that then began.
@@ -149,6 +153,11 @@ impl State {
             Event::Stw(stop) => {
                 self.latest_ns = self.latest_ns.max(stop.end_ns);
                 self.stops.entry(stop.reason.clone()).or_default().add(stop.begin_ns, stop.end_ns);
+            }
+            Event::Marks(infos) => self.marks.define(infos),
+            Event::Mark(mark) => {
+                self.latest_ns = self.latest_ns.max(mark.time_ns);
+                self.marks.passed(mark);
             }
             Event::Follow { max_memory } => {
                 self.live = Some(Live::new(*max_memory, self.windows.is_some()));

@@ -371,7 +371,7 @@ fn places(state: &State, value: Value) -> Vec<Place> {
     places
 }
 
-fn begins_frame(i: &Instruction) -> bool {
+pub(super) fn begins_frame(i: &Instruction) -> bool {
     i.mnemonic() == Mnemonic::Push && i.op0_register() == Register::RBP
 }
 

@@ -7,12 +7,14 @@ mod alloc;
 mod call_site;
 mod gc;
 mod leaf;
+mod mark;
 mod sampler;
 
 use iced_x86::{FlowControl, Instruction};
 use serde::{Deserialize, Serialize};
 
 pub use call_site::{CallSites, Passed};
+pub use mark::Mark;
 
 use crate::base::{Error, Result};
 use crate::binary::flow::Flow;
@@ -63,6 +65,9 @@ pub enum Purpose {
     StwBegin { reason: Place },
     /// The world is started again.
     StwEnd,
+    /// A mark of the user's is passed; the stack pointer was so many bytes higher when the
+    /// function was called.
+    Mark { frame: i64 },
 }
 
 /// Where an allocation's values lie when the site traps.

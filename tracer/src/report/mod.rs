@@ -9,6 +9,7 @@ pub mod gc;
 pub mod goroutines;
 mod kind;
 mod life;
+mod marks;
 mod notes;
 mod overhead;
 mod sampling;
@@ -29,6 +30,7 @@ use serde::Serialize;
 
 pub use kind::Kind;
 pub use life::{Life, Survival};
+pub use marks::{Mark, Region};
 pub use overhead::{Breaker, Cost};
 pub use sampling::{ErrorBytes, Sampling};
 pub use sites::{Frame, Site};
@@ -59,6 +61,8 @@ pub struct Report {
     pub stw: Vec<gc::Stops>,
     /// How long allocations had to wait for GC assists, by stack.
     pub assists: Vec<gc::Assists>,
+    /// What the user has marked.
+    pub marks: Vec<Mark>,
     /// What the detectors found: none exist yet.
     pub findings: [(); 0],
 }
@@ -221,6 +225,7 @@ impl Report {
             gc: gc::timeline(state, &estimator, start.time_ns),
             stw: gc::stops(state),
             assists: gc::assists(state),
+            marks: marks::build(state),
             findings: [],
         };
         report.capture.notes = notes::all(state, &report, &sums);

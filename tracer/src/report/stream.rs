@@ -27,6 +27,7 @@ pub enum What {
     Gc(GcCycle),
     Stw(Stw),
     Deaths(Deaths),
+    Mark(Passed),
     Breaker(Breaker),
     Note { text: String },
     Summary(Summary),
@@ -49,6 +50,15 @@ pub struct Stw {
     /// In the runtime's words; `None` before Go 1.21, which names none.
     pub reason: Option<String>,
     pub duration_ns: u64,
+}
+
+/// A mark that was passed, or a region that has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Passed {
+    pub name: String,
+    pub goroutine: u64,
+    /// `None`: it is no region.
+    pub duration_ns: Option<u64>,
 }
 
 /// What a GC cycle did to the objects that are followed.
@@ -170,6 +180,15 @@ impl Stream {
                 let survivors = super::gc::survivors_of(state, judged.epoch)?;
                 let slots = std::mem::take(&mut self.dead_slots);
                 (judged.time_ns, What::Deaths(Deaths { epoch: judged.epoch, slots, survivors }))
+            }
+            Event::Mark(_) => {
+                let passed = state.marks.latest?;
+                let what = Passed {
+                    name: state.marks.all.get(passed.mark)?.info.name.clone(),
+                    goroutine: passed.goroutine,
+                    duration_ns: passed.end_ns.map(|end_ns| end_ns.saturating_sub(passed.begin_ns)),
+                };
+                (passed.begin_ns, What::Mark(what))
             }
             Event::Tripped(tripped) => (tripped.time_ns, What::Breaker(super::overhead::breaker(state)?)),
             // The same thing is told once, as it is kept.

@@ -3,6 +3,7 @@
 //! Pure, built from events alone, and bounded: of what comes too often the rest is counted.
 
 use crate::event::{Assist, Event, Stw};
+use crate::model::{Marks, Passed};
 
 /// Events kept of each kind; a few MiB of each.
 const MOST: usize = 1 << 17;
@@ -15,6 +16,10 @@ pub struct Timeline {
     pub stops: Kept<Stw>,
     pub assists: Kept<Assist>,
     pub readings: Kept<Reading>,
+    /// Marks that were passed and regions that have ended, in the order of their ends.
+    pub marks: Kept<Passed>,
+    /// To tell which begin an end belongs to.
+    matching: Marks,
 }
 
 /// The runtime's own counters at one time: cumulative.
@@ -60,6 +65,13 @@ impl Timeline {
                 objects: counters.objects,
                 bytes: counters.bytes,
             }),
+            Event::Marks(infos) => self.matching.define(infos),
+            Event::Mark(mark) => {
+                self.matching.passed(mark);
+                if let Some(passed) = self.matching.latest {
+                    self.marks.add(passed);
+                }
+            }
             _ => {}
         }
     }

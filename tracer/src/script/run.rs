@@ -15,6 +15,7 @@ use crate::base::{Error, Result};
 use crate::capture::Writer;
 use crate::event::EndReason;
 use crate::model::State;
+use crate::plan::Mark;
 use crate::session::{self, Mode, Observer, Options, Recording};
 use crate::target::{Identity, Spawned};
 
@@ -261,5 +262,6 @@ fn options(capture: &Capture, mode: Mode, chosen: Option<String>) -> Options {
         max_memory: capture.max_memory.unwrap_or(MAX_MEMORY),
         max_overhead: capture.max_overhead,
         budget: capture.budget.unwrap_or(BUDGET),
+        marks: Mark::all(&capture.marks, &capture.mark_regions),
     }
 }

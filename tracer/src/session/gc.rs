@@ -98,6 +98,8 @@ fn attach(target: &Identity, options: &GcOptions) -> Result<LiveSource> {
         load_bias,
         gc_addresses: Some(gc_addresses),
         curg: None,
+        g_goid: 0,
+        step_traps: 1,
         sampler: None,
         ring_bytes: RING_BYTES,
         max_depth: 1,

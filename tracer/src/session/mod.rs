@@ -5,6 +5,7 @@ mod burst;
 mod enrich;
 mod gc;
 mod judge;
+mod observer;
 mod options;
 mod overhead;
 mod rate;
@@ -14,7 +15,8 @@ mod snapshot;
 
 pub use auto::choose;
 pub use gc::{GcOptions, follow_gc};
+pub use observer::Observer;
 pub use options::{Mode, Options};
 pub use rate::{GUARDIAN, guard_rate};
-pub use record::{Observer, Recording, record, stop_signal};
+pub use record::{Recording, record, stop_signal};
 pub use snapshot::snapshot;

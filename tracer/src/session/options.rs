@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::plan::Mark;
+
 use super::overhead::{OVER, OVER_WINDOWS};
 
 /// How to record.
@@ -27,6 +29,8 @@ pub struct Options {
     pub max_overhead: Option<f64>,
     /// Most that traps of `Mode::Burst` may take of it on average, in percent.
     pub budget: f64,
+    /// Functions and lines to be told of.
+    pub marks: Vec<Mark>,
 }
 
 impl Options {

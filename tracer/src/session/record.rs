@@ -12,16 +12,17 @@ use tracer_common::GcAddresses;
 use super::burst::Bursts;
 use super::enrich::Enricher;
 use super::judge::Judge;
+use super::observer::Observer;
 use super::options::{Mode, Options};
 use super::overhead::{Breaker, Meter};
 use super::sampler::Sampler;
 use crate::base::units::format_count;
 use crate::base::{Error, Result, monotonic_ns};
 use crate::capture::Writer;
-use crate::event::{Baseline, BaselineRow, Cost, End, EndReason, Event, SiteInfo, Start, Tripped};
+use crate::event::{Baseline, BaselineRow, Cost, End, EndReason, Event, MarkInfo, SiteInfo, Start, Tripped};
 use crate::memory::LiveMemory;
 use crate::model::State;
-use crate::plan::ProbePlan;
+use crate::plan::{CostClass, ProbePlan};
 use crate::runtime::{Bucket, CounterReader, GcRecord, Layout, ProfileReader, SpanReader};
 use crate::source::live::{Allocations, AttachOptions, CurgOffsets, LiveSource, Method, Prepared, trap_cost};
 use crate::target::{Ended, Identity, Watch};
@@ -31,25 +32,6 @@ use crate::target::{Ended, Identity, Watch};
 pub struct Recording {
     pub state: State,
     pub reason: EndReason,
-}
-
-/// Who is told of a recording while it goes on.
-pub trait Observer {
-    /// Called before anything is written to the process.
-    fn announce(&mut self, text: &str);
-    /// Called once, when the probes are in place.
-    ///
-    /// # Errors
-    /// When there is nothing to record then.
-    fn ready(&mut self) -> Result<()>;
-    /// Called with each event, once `state` has taken it into account.
-    fn event(&mut self, _event: &Event, _state: &State) {}
-    /// Called every second.
-    fn second(&mut self, state: &State);
-    /// Whether the recording is to end.
-    fn has_enough(&self) -> bool {
-        false
-    }
 }
 
 /// How often the counters are read and the capture file is made to hold what has come:
@@ -97,16 +79,22 @@ pub async fn record<W: Write>(
     if options.counts_only {
         plan.leave_out_assists();
     }
+    let marks = plan.add_marks(&target.binary, &options.marks)?;
     let watch = Watch::new(pid)?;
-    let trap = trap_cost(Method::Auto, options.counts_only);
+    let trap = trap_cost(Method::Auto, options.counts_only, CostClass::Emulated);
     let attach = AttachOptions {
         sampler: sampler.as_ref().map(|sampler| sampler.in_kernel(&layout)),
         curg: Some(CurgOffsets { g_m: layout.g.m as u32, m_curg: layout.m.curg as u32 }),
+        g_goid: layout.g.goid as u32,
+        step_traps: step_traps(&marks, &trap)?,
         ..attach_options(target, &plan, gc_addresses, options)
     };
     let prepared = Prepared::new(&attach)?;
     let mut recorder =
         Recorder::start(target, &layout, &plan, sampler, &memory, (writer, observer), options)?;
+    if !marks.is_empty() {
+        recorder.put(Event::Marks(marks))?;
+    }
     let mut source = prepared.attach()?;
     recorder.set_rate(pid)?;
     recorder.measure(trap, pid, options)?;
@@ -175,6 +163,17 @@ pub async fn record<W: Write>(
     recorder.finish(reason)
 }
 
+/// For how many traps one on a single-stepped instruction counts, as at the ends of regions.
+fn step_traps(marks: &[MarkInfo], trap: &Result<Duration>) -> Result<u64> {
+    match trap {
+        Ok(trap) if !marks.is_empty() => {
+            let step = trap_cost(Method::Auto, false, CostClass::SingleStepped)?;
+            Ok(((step.as_nanos() as f64 / trap.as_nanos().max(1) as f64).round() as u64).max(1))
+        }
+        _ => Ok(1),
+    }
+}
+
 fn attach_options<'a>(
     target: &Identity,
     plan: &'a ProbePlan,
@@ -187,6 +186,8 @@ fn attach_options<'a>(
         load_bias: target.target.load_bias,
         gc_addresses,
         curg: None,
+        g_goid: 0,
+        step_traps: 1,
         sampler: None,
         ring_bytes: options.ring_bytes,
         max_depth: options.max_depth,

@@ -2,7 +2,7 @@
 
 mod proto;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use prost::Message;
@@ -34,6 +34,7 @@ pub fn write(report: &Report, timeline: &Timeline, out: &mut impl Write) -> Resu
     builder.cycles(&cycles);
     builder.stops(timeline);
     builder.assists(timeline);
+    builder.marks(report, timeline);
     put(out, &builder.trace)
 }
 
@@ -258,18 +259,48 @@ impl Builder {
             return;
         }
         let group = self.track("GC assists", self.process, None);
-        let goroutines: BTreeSet<u64> = assists.first.iter().map(|assist| assist.goroutine).collect();
-        let mut of_goroutine = hashbrown::HashMap::new();
-        for goroutine in goroutines {
-            let track = self.track(&format!("goroutine {goroutine:#x}"), group, None);
-            of_goroutine.insert(goroutine, track);
-        }
+        let tracks = self.tracks_of(group, assists.first.iter().map(|assist| assist.goroutine));
         for assist in &assists.first {
-            let Some(&track) = of_goroutine.get(&assist.goroutine) else { continue };
+            let Some(&track) = tracks.get(&assist.goroutine) else { continue };
             self.begin(track, assist.begin_ns, "assist", Vec::new());
             self.end(track, assist.end_ns.max(assist.begin_ns));
         }
         self.left_out(group, assists, |assist| assist.end_ns);
+    }
+
+    /// Marks, on a track for each goroutine that has passed any.
+    fn marks(&mut self, report: &Report, timeline: &Timeline) {
+        let marks = &timeline.marks;
+        if marks.first.is_empty() {
+            return;
+        }
+        let group = self.track("marks", self.process, None);
+        let tracks = self.tracks_of(group, marks.first.iter().map(|passed| passed.goroutine));
+        for passed in &marks.first {
+            let (Some(&track), Some(mark)) = (tracks.get(&passed.goroutine), report.marks.get(passed.mark))
+            else {
+                continue;
+            };
+            match passed.end_ns {
+                Some(end_ns) => {
+                    self.begin(track, passed.begin_ns, &mark.name, Vec::new());
+                    self.end(track, end_ns.max(passed.begin_ns));
+                }
+                None => self.instant(track, passed.begin_ns, &mark.name, Vec::new()),
+            }
+        }
+        self.left_out(group, marks, |passed| passed.end_ns.unwrap_or(passed.begin_ns));
+    }
+
+    /// A track for each goroutine among these.
+    fn tracks_of(&mut self, group: u64, goroutines: impl Iterator<Item = u64>) -> BTreeMap<u64, u64> {
+        let goroutines: BTreeSet<u64> = goroutines.collect();
+        let named = |&goroutine: &u64| match goroutine {
+            // A descriptor's address, as there is no number that large.
+            address if address >> 32 != 0 => format!("goroutine {address:#x}"),
+            number => format!("goroutine {number}"),
+        };
+        goroutines.iter().map(|goroutine| (*goroutine, self.track(&named(goroutine), group, None))).collect()
     }
 
     /// Says where a track ends for want of room.

@@ -15,7 +15,8 @@ use crate::plan::{ProbePlan, Purpose, Site};
 /// What keeps the probes in place; dropping it removes them.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
-    allocations: Vec<Link>,
+    /// On allocation sites and marks, which are passed often.
+    dear: Vec<Link>,
     others: Vec<Link>,
 }
 
@@ -26,15 +27,15 @@ enum Link {
 }
 
 impl Probes {
-    /// Removes the probes on allocation sites.
-    pub(super) fn remove_allocations(&mut self) {
-        remove(self.allocations.drain(..));
+    /// Removes the probes on allocation sites and marks.
+    pub(super) fn remove_dear(&mut self) {
+        remove(self.dear.drain(..));
     }
 }
 
 impl Drop for Probes {
     fn drop(&mut self) {
-        remove(self.allocations.drain(..).chain(self.others.drain(..)));
+        remove(self.dear.drain(..).chain(self.others.drain(..)));
     }
 }
 
@@ -70,19 +71,22 @@ fn is_allocation(site: &Site) -> bool {
     matches!(site.purpose, Purpose::Alloc(_))
 }
 
+fn is_mark(site: &Site) -> bool {
+    matches!(site.purpose, Purpose::Mark { .. })
+}
+
 /// Places the probes, as the program was loaded for. Those on allocation sites come last:
 /// what they see is then already told apart by GC cycle. Gated, they are left to the [`Gate`].
 ///
 /// [`Gate`]: super::gate::Gate
 pub(super) fn attach(program: &mut Program, options: &AttachOptions<'_>) -> Result<Probes> {
-    let others = place(program, options, &Placing::of(options.plan, |site| !is_allocation(site)))?;
-    let allocations = match options.allocations {
-        Allocations::Gated => Vec::new(),
-        Allocations::Sent | Allocations::Counted => {
-            place(program, options, &Placing::allocations(options.plan))?
-        }
-    };
-    Ok(Probes { allocations, others })
+    let is_other = |site: &Site| !is_allocation(site) && !is_mark(site);
+    let others = place(program, options, &Placing::of(options.plan, is_other))?;
+    let mut dear = place(program, options, &Placing::of(options.plan, is_mark))?;
+    if options.allocations != Allocations::Gated {
+        dear.extend(place(program, options, &Placing::allocations(options.plan))?);
+    }
+    Ok(Probes { dear, others })
 }
 
 fn place(program: &mut Program, options: &AttachOptions<'_>, sites: &Placing) -> Result<Vec<Link>> {

@@ -148,6 +148,8 @@ fn program() -> Check {
         load_bias: 0,
         gc_addresses: None,
         curg: None,
+        g_goid: 0,
+        step_traps: 1,
         sampler: None,
         ring_bytes: 64 << 10,
         max_depth: 128,

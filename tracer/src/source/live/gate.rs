@@ -27,6 +27,7 @@ pub struct Gate {
     gate: Map,
     passed: Map,
     counters: Arc<Map>,
+    step_traps: u64,
     fence: mpsc::Sender<Fenced>,
 }
 
@@ -38,7 +39,10 @@ pub fn hurry() {
 
 /// Counts traps.
 #[derive(Debug)]
-pub struct Hits(Arc<Map>);
+pub struct Hits {
+    counters: Arc<Map>,
+    step_traps: u64,
+}
 
 impl Hits {
     /// As [`super::LiveSource::hits`].
@@ -46,7 +50,7 @@ impl Hits {
     /// # Errors
     /// When the kernel refuses to tell.
     pub fn read(&self) -> Result<u64> {
-        reader::hits(&self.0)
+        reader::hits(&self.counters, self.step_traps)
     }
 }
 
@@ -79,6 +83,7 @@ impl Gate {
             gate: reader::take(&mut ebpf, "GATE")?,
             passed: reader::take(&mut ebpf, "PASSED")?,
             counters,
+            step_traps: options.step_traps,
             fence,
         })
     }
@@ -115,7 +120,7 @@ impl Gate {
 
     /// The traps of the process.
     pub fn hits(&self) -> Hits {
-        Hits(Arc::clone(&self.counters))
+        Hits { counters: Arc::clone(&self.counters), step_traps: self.step_traps }
     }
 
     /// Adds an event to those of the source, behind everything that the probes have sent by

@@ -42,6 +42,11 @@ pub struct AttachOptions<'a> {
     /// How the goroutine that assists is found, for sites with
     /// [`Purpose::AssistEnd`](crate::plan::Purpose).
     pub curg: Option<CurgOffsets>,
+    /// Byte offset of `goid` in runtime.g, for sites with
+    /// [`Purpose::Mark`](crate::plan::Purpose).
+    pub g_goid: u32,
+    /// For how many traps one counts that is on an instruction which the kernel single-steps.
+    pub step_traps: u64,
     /// How to tell which of the runtime's own samples to leave out, for a plan of these.
     pub sampler: Option<Sampler>,
     /// Bytes of the ring; rounded up to a power of two, 64 KiB to 1 GiB.
@@ -112,6 +117,7 @@ pub struct LiveSource {
     /// The program's map COUNTERS.
     counters: Arc<Map>,
     counts: Counts,
+    step_traps: u64,
     /// `None`: not gated, or taken.
     gate: Option<Gate>,
 }
@@ -168,6 +174,7 @@ impl<'a> Prepared<'a> {
             turn: 0,
             counters,
             counts,
+            step_traps: options.step_traps,
             gate,
         })
     }
@@ -219,12 +226,12 @@ impl LiveSource {
             .map_err(object::map_error)
     }
 
-    /// Traps of any site so far, on all CPUs.
+    /// Traps of any site so far, on all CPUs; dear ones count for several.
     ///
     /// # Errors
     /// When the kernel refuses to tell.
     pub fn hits(&self) -> Result<u64> {
-        reader::hits(&self.counters)
+        reader::hits(&self.counters, self.step_traps)
     }
 
     /// The allocations that were counted since the last time, if the source is made for that.
@@ -251,12 +258,12 @@ impl LiveSource {
         Ok(counters.iter().fold(0, |sum: u64, cpu| sum.wrapping_add(cpu.biased_samples)))
     }
 
-    /// Removes the probes on allocation sites (20 to 40 ms with `Method::Multi`, else the
+    /// Removes the probes on allocation sites and marks (20 to 40 ms with `Method::Multi`, else the
     /// kernel takes some 100 ms a site); GC cycles and stops of the world are still told.
     /// What the removed probes sent is still to be received.
     pub fn detach_allocations(&mut self) {
         if let Some(probes) = &mut self.probes {
-            probes.remove_allocations();
+            probes.remove_dear();
         }
     }
 

@@ -11,8 +11,9 @@ use tracer_common::{GcAddresses, MAX_DEPTH, MAX_SITES, Place, Recipe, Sampler};
 use super::attach::refused;
 use super::{Allocations, AttachOptions, Method, counts, ring_size, uprobe_multi};
 use crate::base::{Error, Result};
+use crate::binary::flow::RSP;
 use crate::event::UNKNOWN_SLOT;
-use crate::plan::{self, ProbePlan, Purpose};
+use crate::plan::{self, CostClass, ProbePlan, Purpose, Site};
 
 /// Built from `tracer-ebpf/` by `cargo xtask build-ebpf`, which writes it here.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/heaptap.bpf.o");
@@ -104,6 +105,7 @@ fn create_maps(options: &AttachOptions<'_>, cookies: bool) -> Result<Ebpf> {
         .override_global("COUNTED", &u32::from(counted), true)
         .override_global("G_M", &options.curg.map_or(0, |curg| curg.g_m), true)
         .override_global("M_CURG", &options.curg.map_or(0, |curg| curg.m_curg), true)
+        .override_global("G_GOID", &options.g_goid, true)
         .override_global("DEPTH", &options.max_depth, true)
         .override_global("WAKE_BYTES", &u64::from(ring / 4), true)
         .override_global(aya_log::LEVEL, &log_level, true)
@@ -160,19 +162,14 @@ fn recipes(plan: &ProbePlan) -> Result<Vec<Recipe>> {
         )));
     }
     let alloc = if plan.is_sampled() { Recipe::SAMPLE } else { Recipe::ALLOC };
-    Ok(plan
-        .sites
-        .iter()
-        .enumerate()
-        .map(|(index, site)| recipe(index as u32, &site.purpose, alloc))
-        .collect())
+    Ok(plan.sites.iter().enumerate().map(|(index, site)| recipe(index as u32, site, alloc)).collect())
 }
 
 /// `alloc` is what allocation sites are to the program.
-fn recipe(site: u32, purpose: &Purpose, alloc: u32) -> Recipe {
+fn recipe(index: u32, site: &Site, alloc: u32) -> Recipe {
     let nothing = plan::Place::None;
     let only = |ptr| plan::Recipe { ptr, size: nothing, type_: nothing, slot: nothing };
-    let (purpose, absent, places) = match purpose {
+    let (purpose, absent, places) = match &site.purpose {
         Purpose::Alloc(places) => (alloc, 0, places.clone()),
         Purpose::GcEpoch => (Recipe::GC_EPOCH, 0, only(nothing)),
         Purpose::GcStart { trigger } => (Recipe::GC_START, UNKNOWN_VALUE, only(*trigger)),
@@ -181,6 +178,11 @@ fn recipe(site: u32, purpose: &Purpose, alloc: u32) -> Recipe {
         Purpose::AssistEnd => (Recipe::ASSIST_END, 0, only(nothing)),
         Purpose::StwBegin { reason } => (Recipe::STW_BEGIN, UNKNOWN_VALUE, only(*reason)),
         Purpose::StwEnd => (Recipe::STW_END, 0, only(nothing)),
+        Purpose::Mark { frame } => {
+            let size = plan::Place::Const(*frame as u64);
+            let slot = plan::Place::Const(u64::from(site.cost == CostClass::SingleStepped));
+            (Recipe::MARK, 0, plan::Recipe { size, slot, ..only(plan::Place::Reg(RSP)) })
+        }
     };
     Recipe {
         ptr: place(places.ptr, absent),
@@ -188,7 +190,7 @@ fn recipe(site: u32, purpose: &Purpose, alloc: u32) -> Recipe {
         type_: place(places.type_, 0),
         slot: place(places.slot, UNKNOWN_SLOT),
         purpose,
-        site,
+        site: index,
     }
 }
 

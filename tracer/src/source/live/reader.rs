@@ -15,7 +15,7 @@ use tracer_common::{Counters, GcRecord, Header};
 
 use super::object::{UNKNOWN_VALUE, map_error, missing};
 use crate::base::{Error, Result};
-use crate::event::{Alloc, Assist, Event, SiteId, StackId, Stw};
+use crate::event::{Alloc, Assist, Event, Mark, SiteId, StackId, Stw};
 use crate::runtime;
 
 /// Events of one batch at most, and batches that may wait. Together they bound the
@@ -114,9 +114,11 @@ pub(super) fn counters(map: &Map) -> Result<PerCpuValues<Counters>> {
     PerCpuArray::try_from(map).and_then(|counters| counters.get(&0, 0)).map_err(map_error)
 }
 
-/// Traps of any site so far, on all CPUs.
-pub(super) fn hits(map: &Map) -> Result<u64> {
-    Ok(counters(map)?.iter().fold(0, |sum: u64, cpu| sum.wrapping_add(cpu.hits)))
+/// Traps of any site so far, on all CPUs; those on single-stepped instructions count for so many.
+pub(super) fn hits(map: &Map, step_traps: u64) -> Result<u64> {
+    let of_cpu =
+        |cpu: &Counters| cpu.hits.wrapping_add(cpu.stepped.wrapping_mul(step_traps.saturating_sub(1)));
+    Ok(counters(map)?.iter().fold(0, |sum: u64, cpu| sum.wrapping_add(of_cpu(cpu))))
 }
 
 fn thread_error(error: io::Error) -> Error {
@@ -258,6 +260,12 @@ fn decode(record: &[u8]) -> Option<Event> {
         Header::ASSIST => {
             Some(Event::Assist(Assist { begin_ns: word(1)?, end_ns: word(2)?, goroutine: word(3)? }))
         }
+        Header::MARK => Some(Event::Mark(Mark {
+            site: SiteId((header >> 8) as u8 as u16),
+            time_ns: word(1)?,
+            goroutine: word(2)?,
+            depth: word(3)?,
+        })),
         Header::STW => {
             let reason = Some(word(3)?).filter(|reason| *reason != UNKNOWN_VALUE);
             let reason = reason.map(|reason| runtime::stw_reason(reason as u8));
@@ -271,7 +279,9 @@ fn decode(record: &[u8]) -> Option<Event> {
 mod tests {
     use super::*;
     use crate::event::GcTrigger;
-    use tracer_common::{AllocRecord, AssistRecord, EpochRecord, MAX_DEPTH, StackRecord, StwRecord};
+    use tracer_common::{
+        AllocRecord, AssistRecord, EpochRecord, MAX_DEPTH, MarkRecord, StackRecord, StwRecord,
+    };
 
     /// The bytes of a record as the program writes them to the ring.
     fn bytes<T: Copy>(record: &T) -> &[u8] {
@@ -336,6 +346,11 @@ mod tests {
         let record = AssistRecord { header, begin_ns: 5, end_ns: 7, g: 11 };
         let assist = Assist { goroutine: 11, begin_ns: 5, end_ns: 7 };
         assert_eq!(decode(bytes(&record)), Some(Event::Assist(assist)));
+
+        let header = Header { kind: Header::MARK, ..header };
+        let record = MarkRecord { header, time_ns: 5, goroutine: 7, depth: 11 };
+        let mark = Mark { site: SiteId(1), time_ns: 5, goroutine: 7, depth: 11 };
+        assert_eq!(decode(bytes(&record)), Some(Event::Mark(mark)));
     }
 
     #[test]
