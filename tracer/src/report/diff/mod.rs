@@ -137,8 +137,10 @@ fn measure(before: &Side, after: &Side, wanted: Option<Measure>) -> Result<Measu
     let unknown = [before, after].into_iter().find(|side| side.totals.live_bytes.is_none());
     match (wanted, unknown) {
         (Some(Measure::LiveBytes | Measure::LiveObjects), Some(side)) => {
-            Err(Error::usage(format!("{} does not know which objects are alive", side.name))
-                .hint("record for longer, over a GC cycle of the program, or compare what was allocated (--measure alloc-bytes)"))
+            Err(Error::usage(format!("{} does not know which objects are alive", side.name)).hint(
+                "record for longer, over a GC cycle of the program, or compare what was allocated \
+                 (--measure alloc-bytes)",
+            ))
         }
         (Some(measure), _) => Ok(measure),
         (None, Some(_)) => Ok(Measure::AllocBytes),
