@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
 use crate::base::Result;
@@ -69,20 +69,30 @@ pub fn for_each(
 ) -> Result<()> {
     let (batches, decoded) = sync_channel(AHEAD);
     thread::scope(|scope| {
-        scope.spawn(move || {
-            let mut events = events.peekable();
-            while events.peek().is_some() {
-                // Nobody takes more after an error.
-                if batches.send(events.by_ref().take(BATCH).collect::<Result<Vec<Event>>>()).is_err() {
-                    break;
-                }
-            }
-        });
+        scope.spawn(move || hand_over(events, &batches));
         for batch in decoded {
             batch?.iter().for_each(&mut take);
         }
         Ok(())
     })
+}
+
+/// Sends events by the batch, up to an error; `None`: nobody takes them any more.
+fn hand_over(
+    events: impl Iterator<Item = Result<Event>>,
+    batches: &SyncSender<Result<Vec<Event>>>,
+) -> Option<()> {
+    let mut batch = Vec::with_capacity(BATCH);
+    for event in events {
+        match event {
+            Ok(event) => batch.push(event),
+            Err(e) => return batches.send(Err(e)).ok(),
+        }
+        if batch.len() == BATCH {
+            batches.send(Ok(std::mem::replace(&mut batch, Vec::with_capacity(BATCH)))).ok()?;
+        }
+    }
+    batches.send(Ok(batch)).ok()
 }
 
 #[cfg(test)]
