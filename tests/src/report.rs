@@ -12,6 +12,12 @@ pub struct Report {
     pub totals: Totals,
     pub sites: Vec<Site>,
     pub gc: Vec<GcCycle>,
+    pub phases: Vec<Phase>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Phase {
+    pub name: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::Deserialize;
-use tests::{NEWEST, PATIENCE, Process, Variant, build, copy_program, heaptap, run_heaptap};
+use tests::{NEWEST, PATIENCE, Process, Report, Variant, build, copy_program, heaptap, run_heaptap};
 use xtask::process::Ended;
 
 /// `session.json`, as far as the tests look at it.
@@ -212,6 +212,9 @@ mod privileged {
             ensure!(junit.contains("<failure message=\"heap.live") == (code == 3), "{junit}");
             let log = fs::read_to_string(scratch.output().join("phase-load.log"))?;
             ensure!(log == "500 requests\n", "{log}");
+            let report = Report::of(&scratch.output().join(&results.captures[0].file))?;
+            let recorded = report.phases.iter().map(|phase| &phase.name);
+            ensure!(recorded.eq(results.phases.iter().map(|phase| &phase.name)), "{:?}", report.phases);
             scratch.check_captures()
         })
     }

@@ -50,6 +50,8 @@ pub enum Event {
     Assist(Assist),
     /// The world was stopped and is started again.
     Stw(Stw),
+    /// A phase of the session that records has begun; the one before is over.
+    Phase(Phase),
     /// Which functions and lines are marked; before the first `Mark`.
     Marks(Vec<MarkInfo>),
     /// A goroutine has passed one of them.
@@ -286,6 +288,15 @@ pub struct Stw {
     pub begin_ns: u64,
     /// When it let them go on.
     pub end_ns: u64,
+}
+
+/// A phase of a session, or the rest of one that began with an earlier capture.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Phase {
+    pub name: String,
+    /// CLOCK_MONOTONIC nanoseconds.
+    pub begin_ns: u64,
 }
 
 /// A function or line that the user has marked.

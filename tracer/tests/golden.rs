@@ -271,6 +271,9 @@ fn capture() -> Vec<u8> {
     ];
     events.extend(definitions());
     events.extend(allocations());
+    for (name, begin_s) in [("warm-up", 1), ("load <test>", 4)] {
+        events.push(Event::Phase(Phase { name: name.into(), begin_ns: START + begin_s * SECOND }));
+    }
     events.extend(marks(START + 8 * SECOND));
     events.push(Event::Lost { cpu: 1, events: 2, stacks: 0 });
     events.push(counters(START + 9 * SECOND, 1000 + objects + 2, 64000 + 116_128));

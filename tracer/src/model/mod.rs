@@ -20,8 +20,8 @@ pub use marks::{Marked, Marks, Passed};
 pub use windows::{Batch, Windows};
 
 use crate::event::{
-    Alloc, Assist, Baseline, Cost, Counters, End, Event, Frame, GcCycle, Inferred, Judged, SiteId, SiteInfo,
-    StackId, Start, Tripped, TypeInfo,
+    Alloc, Assist, Baseline, Cost, Counters, End, Event, Frame, GcCycle, Inferred, Judged, Phase, SiteId,
+    SiteInfo, StackId, Start, Tripped, TypeInfo,
 };
 
 /// Everything known after some events of a capture.
@@ -51,6 +51,8 @@ pub struct State {
     pub live: Option<Live>,
     /// GC cycles judged in full, by the epoch that then began.
     pub judged: BTreeMap<u32, JudgedCycle>,
+    /// Phases of the session that has recorded, in order.
+    pub phases: Vec<Phase>,
     /// Cumulative (events, stacks) lost, by CPU.
     pub lost: BTreeMap<u32, (u64, u64)>,
     /// The first and the latest reading of the runtime's counters.
@@ -153,6 +155,10 @@ impl State {
             Event::Stw(stop) => {
                 self.latest_ns = self.latest_ns.max(stop.end_ns);
                 self.stops.entry(stop.reason.clone()).or_default().add(stop.begin_ns, stop.end_ns);
+            }
+            Event::Phase(phase) => {
+                self.latest_ns = self.latest_ns.max(phase.begin_ns);
+                self.phases.push(phase.clone());
             }
             Event::Marks(infos) => self.marks.define(infos),
             Event::Mark(mark) => {

@@ -12,6 +12,7 @@ mod life;
 mod marks;
 mod notes;
 mod overhead;
+mod phases;
 mod sampling;
 mod sites;
 mod size_classes;
@@ -32,6 +33,7 @@ pub use kind::Kind;
 pub use life::{Life, Survival};
 pub use marks::{Mark, Region};
 pub use overhead::{Breaker, Cost};
+pub use phases::Phase;
 pub use sampling::{ErrorBytes, Sampling};
 pub use sites::{Frame, Site};
 pub use size_classes::SizeClass;
@@ -61,6 +63,8 @@ pub struct Report {
     pub stw: Vec<gc::Stops>,
     /// How long allocations had to wait for GC assists, by stack.
     pub assists: Vec<gc::Assists>,
+    /// Of a session, else empty.
+    pub phases: Vec<Phase>,
     /// What the user has marked.
     pub marks: Vec<Mark>,
     /// What the detectors found: none exist yet.
@@ -225,6 +229,7 @@ impl Report {
             gc: gc::timeline(state, &estimator, start.time_ns),
             stw: gc::stops(state),
             assists: gc::assists(state),
+            phases: phases::build(state, start.time_ns, end_ns),
             marks: marks::build(state),
             findings: [],
         };

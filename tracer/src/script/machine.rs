@@ -37,6 +37,8 @@ pub(super) struct Machine<'a> {
     /// GC cycles of earlier recordings.
     pub cycles_before: usize,
     pub restarts: u32,
+    /// Phases that have begun and that the capture is still to be told of.
+    pub begun: Vec<String>,
     /// The lane that a trigger asks for.
     pub switch: Option<Lane>,
     /// All is done.
@@ -85,6 +87,7 @@ impl<'a> Machine<'a> {
             values: Values::new(),
             cycles_before: 0,
             restarts: 0,
+            begun: Vec::new(),
             switch: None,
             is_over: false,
             failure: None,
@@ -139,6 +142,11 @@ impl<'a> Machine<'a> {
             bytes("heap.live"),
             bytes("rss"),
         ));
+    }
+
+    /// The name of the phase that takes place.
+    pub(super) fn phase(&self) -> Option<&str> {
+        Some(&self.session.phases[self.current.as_ref()?.index].table.name)
     }
 
     /// Seconds since the session began.
@@ -201,7 +209,7 @@ impl<'a> Machine<'a> {
             name: trigger.name.clone(),
             action,
             at_s: self.elapsed_s(),
-            phase: self.current.as_ref().map(|phase| self.session.phases[phase.index].table.name.clone()),
+            phase: self.phase().map(str::to_owned),
             file,
             values: numbers(&trigger.when.values(&self.values)),
         });
@@ -256,6 +264,7 @@ impl<'a> Machine<'a> {
             self.values.remove(name);
         }
         self.current = Some(Current { index, began: Instant::now(), command, over: None });
+        self.begun.push(phase.table.name.clone());
         self.save()?;
         self.host.note(&format!("phase {}", phase.table.name));
         Ok(())

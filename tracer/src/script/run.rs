@@ -122,6 +122,8 @@ async fn record(
         reports: Vec::new(),
     });
     machine.save()?;
+    // It goes on in this one.
+    machine.begun = machine.phase().map(str::to_owned).into_iter().collect();
     let mut gauges = Gauges::new(target, &session.sites)?;
     let options = options(&session.capture, mode, chosen);
     let mut observer = Follower { machine, target, gauges: &mut gauges, spawned, told: false };
@@ -159,6 +161,10 @@ impl Observer for Follower<'_, '_> {
         }
         let attached = Attached { target: self.target, state, gauges: self.gauges, is_running: true };
         _ = self.machine.tick(Some(attached));
+    }
+
+    fn phases(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.machine.begun)
     }
 
     fn has_enough(&self) -> bool {

@@ -17,6 +17,10 @@ pub trait Observer {
     fn event(&mut self, _event: &Event, _state: &State) {}
     /// Called every second.
     fn second(&mut self, state: &State);
+    /// The phases that have begun since this was last asked, in order: asked every second.
+    fn phases(&mut self) -> Vec<String> {
+        Vec::new()
+    }
     /// Whether the recording is to end.
     fn has_enough(&self) -> bool {
         false

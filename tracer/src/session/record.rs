@@ -19,7 +19,9 @@ use super::sampler::Sampler;
 use crate::base::units::format_count;
 use crate::base::{Error, Result, monotonic_ns};
 use crate::capture::Writer;
-use crate::event::{Baseline, BaselineRow, Cost, End, EndReason, Event, MarkInfo, SiteInfo, Start, Tripped};
+use crate::event::{
+    Baseline, BaselineRow, Cost, End, EndReason, Event, MarkInfo, Phase, SiteInfo, Start, Tripped,
+};
 use crate::memory::LiveMemory;
 use crate::model::State;
 use crate::plan::{CostClass, ProbePlan};
@@ -125,7 +127,7 @@ pub async fn record<W: Write>(
                 recorder.tell_cost(&source)?;
                 recorder.check_sampler()?;
                 recorder.writer.flush()?;
-                recorder.observer.second(&recorder.state);
+                recorder.tell_second()?;
                 if started.elapsed() < TICK {
                     tick.reset_after(EARLY_TICK);
                 }
@@ -142,7 +144,7 @@ pub async fn record<W: Write>(
         if recorder.look_due().is_some_and(|due| due <= Instant::now())
             && recorder.look(&mut source, &mut bursts).await?
         {
-            recorder.observer.second(&recorder.state);
+            recorder.tell_second()?;
         }
         if recorder.observer.has_enough() {
             break EndReason::Interrupted;
@@ -490,6 +492,13 @@ impl<'a, W: Write> Recorder<'a, W> {
         self.state.apply(&event);
         self.observer.event(&event, &self.state);
         self.writer.write(&event)
+    }
+
+    fn tell_second(&mut self) -> Result<()> {
+        self.observer.second(&self.state);
+        let begin_ns = monotonic_ns();
+        let phases = self.observer.phases().into_iter();
+        phases.map(|name| Event::Phase(Phase { name, begin_ns })).try_for_each(|phase| self.put(phase))
     }
 
     /// Reads the runtime's counters. That they cannot be read any more, as when the

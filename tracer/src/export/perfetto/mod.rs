@@ -19,7 +19,7 @@ use crate::report::gc::{GcCycle, GcRecord};
 use crate::report::timeline::{Kept, Reading, Timeline};
 
 /// Writes what happened when: counters of the heap, GC cycles with their phases, stops of the
-/// world, assists by goroutine.
+/// world, assists by goroutine, phases of a session, marks.
 ///
 /// # Errors
 /// When `out` does not take it; a closed pipe is no error.
@@ -34,6 +34,7 @@ pub fn write(report: &Report, timeline: &Timeline, out: &mut impl Write) -> Resu
     builder.cycles(&cycles);
     builder.stops(timeline);
     builder.assists(timeline);
+    builder.phases(report);
     builder.marks(report, timeline);
     put(out, &builder.trace)
 }
@@ -266,6 +267,18 @@ impl Builder {
             self.end(track, assist.end_ns.max(assist.begin_ns));
         }
         self.left_out(group, assists, |assist| assist.end_ns);
+    }
+
+    fn phases(&mut self, report: &Report) {
+        if report.phases.is_empty() {
+            return;
+        }
+        let track = self.track("phases", self.process, None);
+        let at = |seconds: f64| (seconds * 1e9) as u64;
+        for phase in &report.phases {
+            self.begin(track, self.start_ns.saturating_add(at(phase.begin_s)), &phase.name, Vec::new());
+            self.end(track, self.start_ns.saturating_add(at(phase.end_s)));
+        }
     }
 
     /// Marks, on a track for each goroutine that has passed any.
