@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::pin::pin;
 use std::time::Duration;
 
-use super::record::{elapsed, stop_signal};
+use super::wait::{elapsed, stop_signal};
 use crate::base::{Error, Result};
 use crate::event::{Event, GcCycle};
 use crate::plan::ProbePlan;

@@ -12,11 +12,13 @@ mod rate;
 mod record;
 mod sampler;
 mod snapshot;
+mod wait;
 
 pub use auto::choose;
 pub use gc::{GcOptions, follow_gc};
 pub use observer::Observer;
 pub use options::{Mode, Options};
 pub use rate::{GUARDIAN, guard_rate};
-pub use record::{Recording, record, stop_signal};
+pub use record::{Recording, record};
 pub use snapshot::snapshot;
+pub use wait::stop_signal;

@@ -1,11 +1,9 @@
 //! Recording: a running process's events into a capture file and a state.
 
-use std::future::Future;
 use std::io::Write;
 use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 use tracer_common::GcAddresses;
 
@@ -16,11 +14,12 @@ use super::observer::Observer;
 use super::options::{Mode, Options};
 use super::overhead::{Breaker, Meter};
 use super::sampler::Sampler;
+use super::wait::{elapsed, stop_signal, until};
 use crate::base::units::format_count;
-use crate::base::{Error, Result, monotonic_ns};
+use crate::base::{Error, Noted, Result, monotonic_ns};
 use crate::capture::Writer;
 use crate::event::{
-    Baseline, BaselineRow, Cost, End, EndReason, Event, MarkInfo, Phase, SiteInfo, Start, Tripped,
+    Baseline, BaselineRow, Cost, Counters, End, EndReason, Event, MarkInfo, Phase, SiteInfo, Start, Tripped,
 };
 use crate::memory::LiveMemory;
 use crate::model::State;
@@ -42,6 +41,11 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// The same in the first second, so that coverage is known of programs that soon end.
 const EARLY_TICK: Duration = Duration::from_millis(100);
+
+/// How long a reading of the counters takes at most if nothing is in its way, and how often it is
+/// tried.
+const PROMPT: Duration = Duration::from_millis(1);
+const READINGS: u32 = 8;
 
 /// How long a recording that ends waits for the spans of the latest GC cycle to be swept.
 const LAST_JUDGEMENT: Duration = Duration::from_secs(1);
@@ -201,36 +205,6 @@ fn attach_options<'a>(
             _ if options.counts_only => Allocations::Counted,
             _ => Allocations::Sent,
         },
-    }
-}
-
-/// Completes on Ctrl-C or SIGTERM.
-///
-/// # Errors
-/// When signals cannot be listened for.
-pub fn stop_signal() -> Result<impl Future<Output = ()>> {
-    let listen = |kind| signal(kind).map_err(|e| Error::failed("cannot listen for signals").because(e));
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut terminate = listen(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
-}
-
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
-pub(super) async fn elapsed(duration: Option<Duration>) {
-    match duration {
-        Some(duration) => tokio::time::sleep(duration).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -506,9 +480,7 @@ impl<'a, W: Write> Recorder<'a, W> {
     fn read_counters(&mut self, source: &mut LiveSource) -> Result<()> {
         self.read_counts(source)?;
         let Some(reader) = &self.counters else { return Ok(()) };
-        let read = reader.read(self.memory);
-        source.turn()?;
-        match read {
+        match prompt_reading(reader, self.memory, source)? {
             Ok(read) => {
                 for note in read.notes {
                     self.put(Event::Note(note))?;
@@ -575,6 +547,26 @@ impl<'a, W: Write> Recorder<'a, W> {
         self.put(Event::End(End { time_ns: monotonic_ns(), reason }))?;
         self.writer.finish()?;
         Ok(Recording { state: self.state, reason })
+    }
+}
+
+/// Reads the counters, and has later allocations told from earlier ones. Until they are, what the
+/// target allocates counts as of before: where this thread was kept waiting in between, or in the
+/// reading itself, it reads again.
+fn prompt_reading(
+    reader: &CounterReader,
+    memory: &LiveMemory,
+    source: &mut LiveSource,
+) -> Result<Result<Noted<Counters>>> {
+    let mut attempts = READINGS;
+    loop {
+        let begin = Instant::now();
+        let read = reader.read(memory);
+        source.turn()?;
+        attempts -= 1;
+        if attempts == 0 || read.is_err() || begin.elapsed() < PROMPT {
+            return Ok(read);
+        }
     }
 }
 
