@@ -132,6 +132,10 @@ mod privileged {
         // The report leaves out those after which nothing was allocated.
         ensure!(assists as u64 >= sum(&report["assists"], "count") && assists > 0, "{assists}");
 
+        for name in ["goroutines", "resident memory"] {
+            let values = &track(name)?.values;
+            ensure!(!values.is_empty() && values.iter().all(|value| *value > 0), "{name}: {values:?}");
+        }
         let live = &track("heap live")?.values;
         for row in rows {
             let marked = row["heap_live"].as_i64().context("heap_live")?;

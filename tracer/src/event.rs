@@ -72,6 +72,8 @@ pub enum Event {
     /// the stream as soon as it was read: no `Alloc` that happened after the reading
     /// precedes it (those that happened before it may follow), so that coverage is exact.
     Counters(Counters),
+    /// Read each second.
+    Gauges(Gauges),
     /// A window in which allocations were seen has ended; follows every `Alloc` in it, and
     /// precedes those of the next one.
     Window(Window),
@@ -389,6 +391,18 @@ pub struct Counters {
     pub by_slot: Vec<(u64, u64)>,
     /// Of `bytes` those of objects too large for any size class.
     pub large_bytes: u64,
+}
+
+/// How things stand with the process at one time; `None`: it is not known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Gauges {
+    /// CLOCK_MONOTONIC nanoseconds.
+    pub time_ns: u64,
+    /// As `runtime.NumGoroutine`.
+    pub goroutines: Option<u64>,
+    /// Bytes of resident memory (proc(5), `/proc/PID/statm`).
+    pub rss_bytes: Option<u64>,
 }
 
 /// A window of time in which allocations were seen.

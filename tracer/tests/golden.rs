@@ -271,6 +271,11 @@ fn capture() -> Vec<u8> {
     ];
     events.extend(definitions());
     events.extend(allocations());
+    for (second, goroutines) in [(2, 12), (3, 14)] {
+        let rss_bytes = Some(90 << 20);
+        let time_ns = START + second * SECOND;
+        events.push(Event::Gauges(Gauges { time_ns, goroutines: Some(goroutines), rss_bytes }));
+    }
     for (name, begin_s) in [("warm-up", 1), ("load <test>", 4)] {
         events.push(Event::Phase(Phase { name: name.into(), begin_ns: START + begin_s * SECOND }));
     }

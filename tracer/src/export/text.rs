@@ -48,16 +48,24 @@ fn marks(report: &Report, text: &mut String) {
     if report.marks.is_empty() {
         return;
     }
+    let mut lines = vec![MARKS.map(str::to_uppercase)];
+    lines.extend(mark_lines(report));
+    text.push_str("\nmarks:\n");
+    align(&lines, 4, text);
+}
+
+/// What stands above each column of [`mark_lines`].
+pub(super) const MARKS: [&str; 5] = ["Count", "Total", "Longest", "No end", "Mark"];
+
+pub(super) fn mark_lines(report: &Report) -> Vec<[String; 5]> {
     let ms = |ns: u64| format!("{:.3} ms", ns as f64 / 1e6);
-    let mut lines = vec![["COUNT", "TOTAL", "LONGEST", "NO END", "MARK"].map(String::from)];
-    lines.extend(report.marks.iter().map(|mark| {
+    let marks = report.marks.iter().map(|mark| {
         let [total, longest, no_end] = mark.region.map_or([const { String::new() }; 3], |region| {
             [ms(region.total_ns), ms(region.longest_ns), format_count(region.unended + region.open)]
         });
         [format_count(mark.count), total, longest, no_end, printable(&mark.name).into()]
-    }));
-    text.push_str("\nmarks:\n");
-    align(&lines, 4, text);
+    });
+    marks.collect()
 }
 
 pub(super) fn notes(report: &Report, text: &mut String) {

@@ -20,8 +20,8 @@ pub use marks::{Marked, Marks, Passed};
 pub use windows::{Batch, Windows};
 
 use crate::event::{
-    Alloc, Assist, Baseline, Cost, Counters, End, Event, Frame, GcCycle, Inferred, Judged, Phase, SiteId,
-    SiteInfo, StackId, Start, Tripped, TypeInfo,
+    Alloc, Assist, Baseline, Cost, Counters, End, Event, Frame, Gauges, GcCycle, Inferred, Judged, Phase,
+    SiteId, SiteInfo, StackId, Start, Tripped, TypeInfo,
 };
 
 /// Everything known after some events of a capture.
@@ -57,6 +57,8 @@ pub struct State {
     pub lost: BTreeMap<u32, (u64, u64)>,
     /// The first and the latest reading of the runtime's counters.
     pub counters: Option<(Counters, Counters)>,
+    /// How things stood with the process when that was last read.
+    pub gauges: Option<Gauges>,
     /// Windows in which objects were seen; `None`: they were seen all the time.
     pub windows: Option<Windows>,
     /// What the probes cost as of the latest reading; `None`: it is not known.
@@ -188,6 +190,10 @@ impl State {
                 self.calls.reading(counters.begin_ns.midpoint(counters.end_ns));
                 let first = self.counters.take().map_or_else(|| counters.clone(), |(first, _)| first);
                 self.counters = Some((first, counters.clone()));
+            }
+            Event::Gauges(gauges) => {
+                self.latest_ns = self.latest_ns.max(gauges.time_ns);
+                self.gauges = Some(*gauges);
             }
             Event::Window(window) => {
                 self.latest_ns = self.latest_ns.max(window.end_ns);

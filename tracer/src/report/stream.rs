@@ -87,6 +87,9 @@ pub struct Summary {
     /// Survivors of the latest GC cycle that was judged; `None`: there was none.
     pub live_objects: Option<u64>,
     pub live_bytes: Option<u64>,
+    /// As of now; `None`: not known.
+    pub goroutines: Option<u64>,
+    pub rss_bytes: Option<u64>,
     /// Share of the target's processor time that traps took; `None`: not known.
     pub target_cpu_percent: Option<f64>,
     /// Where most was allocated and where live bytes changed most.
@@ -211,6 +214,7 @@ impl Stream {
         let report = Report::build(state);
         let now = Told::of(state, &report, now_ns);
         let before = &self.told;
+        let gauges = state.gauges.unwrap_or_default();
         let summary = Summary {
             interval_s: now_ns.saturating_sub(before.time_ns) as f64 / 1e9,
             dropped_lines,
@@ -221,6 +225,8 @@ impl Stream {
             gc_cycles: now.gc_cycles.saturating_sub(before.gc_cycles),
             live_objects: now.totals.live_objects,
             live_bytes: now.totals.live_bytes,
+            goroutines: gauges.goroutines,
+            rss_bytes: gauges.rss_bytes,
             target_cpu_percent: share(before.cost, now.cost),
             sites: self.changes(&report.sites),
         };

@@ -2,7 +2,7 @@
 //!
 //! Pure, built from events alone, and bounded: of what comes too often the rest is counted.
 
-use crate::event::{Assist, Event, Stw};
+use crate::event::{Assist, Event, Gauges, Stw};
 use crate::model::{Marks, Passed};
 
 /// Events kept of each kind; a few MiB of each.
@@ -16,6 +16,7 @@ pub struct Timeline {
     pub stops: Kept<Stw>,
     pub assists: Kept<Assist>,
     pub readings: Kept<Reading>,
+    pub gauges: Kept<Gauges>,
     /// Marks that were passed and regions that have ended, in the order of their ends.
     pub marks: Kept<Passed>,
     /// To tell which begin an end belongs to.
@@ -65,6 +66,7 @@ impl Timeline {
                 objects: counters.objects,
                 bytes: counters.bytes,
             }),
+            Event::Gauges(gauges) => self.gauges.add(*gauges),
             Event::Marks(infos) => self.matching.define(infos),
             Event::Mark(mark) => {
                 self.matching.passed(mark);

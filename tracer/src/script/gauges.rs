@@ -9,17 +9,13 @@ use regex::Regex;
 use super::expr::{Values, of_sites};
 use crate::base::{Result, monotonic_ns};
 use crate::event::GcCycle;
-use crate::memory::LiveMemory;
 use crate::model::{State, median_slope};
 use crate::report::{Report, Site};
-use crate::runtime::{Layout, SchedulerReader};
 use crate::target::Identity;
 
 /// What is read of the process that is recorded, and since when.
 pub(super) struct Gauges {
     process: Process,
-    /// `None`: how many goroutines there are is unknown.
-    scheduler: Option<(SchedulerReader, LiveMemory)>,
     since: Since,
     sites: Vec<(String, Regex)>,
     /// When to make the next report for the sites, which may take a while.
@@ -45,18 +41,14 @@ const SITES_SHARE: u32 = 20;
 
 impl Gauges {
     /// # Errors
-    /// When the process has ended, or its runtime's layout is unknown.
+    /// When the process has ended.
     pub(super) fn new(target: &Identity, sites: &BTreeSet<String>) -> Result<Gauges> {
-        let Identity { binary, target } = target;
-        let pid = target.pid as i32;
+        let pid = target.target.pid as i32;
         let gone = |e| crate::base::Error::failed(format!("process {pid} has ended")).because(e);
-        let layout = Layout::for_binary(binary, &target.go_version)?;
-        let scheduler = SchedulerReader::new(binary, &layout, target.load_bias);
         // They were checked with the expressions.
         let regexes = sites.iter().filter_map(|pattern| Some((pattern.clone(), Regex::new(pattern).ok()?)));
         let mut gauges = Gauges {
             process: Process::new(pid).map_err(gone)?,
-            scheduler: scheduler.ok().map(|reader| (reader, LiveMemory::new(pid))),
             since: Since { ns: 0, cpu_ticks: 0 },
             sites: regexes.collect(),
             sites_due: Instant::now(),
@@ -84,10 +76,9 @@ impl Gauges {
             state.gc_cycles.values().filter(|cycle| cycle.mark_ns >= self.since.ns).collect();
         set("heap.slope", slope(&cycles));
         set("gc.cpu", self.gc_cpu(&cycles));
-        let resident = self.process.statm().ok().filter(|memory| memory.resident > 0);
-        set("rss", resident.map(|memory| (memory.resident * procfs::page_size()) as f64));
-        let counts = self.scheduler.as_ref().and_then(|(reader, memory)| reader.read(memory).ok());
-        set("goroutines.count", counts.map(|counts| counts.goroutines as f64));
+        let gauges = state.gauges.unwrap_or_default();
+        set("rss", gauges.rss_bytes.map(|bytes| bytes as f64));
+        set("goroutines.count", gauges.goroutines.map(|count| count as f64));
         self.read_sites(state);
         values.extend(self.site_values.clone());
     }

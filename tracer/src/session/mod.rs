@@ -3,12 +3,14 @@
 mod auto;
 mod burst;
 mod enrich;
+mod gauges;
 mod gc;
 mod judge;
 mod observer;
 mod options;
 mod overhead;
 mod rate;
+mod reading;
 mod record;
 mod sampler;
 mod snapshot;

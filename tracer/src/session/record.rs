@@ -9,17 +9,19 @@ use tracer_common::GcAddresses;
 
 use super::burst::Bursts;
 use super::enrich::Enricher;
+use super::gauges::GaugeReader;
 use super::judge::Judge;
 use super::observer::Observer;
 use super::options::{Mode, Options};
 use super::overhead::{Breaker, Meter};
+use super::reading::prompt_reading;
 use super::sampler::Sampler;
 use super::wait::{elapsed, stop_signal, until};
 use crate::base::units::format_count;
-use crate::base::{Error, Noted, Result, monotonic_ns};
+use crate::base::{Error, Result, monotonic_ns};
 use crate::capture::Writer;
 use crate::event::{
-    Baseline, BaselineRow, Cost, Counters, End, EndReason, Event, MarkInfo, Phase, SiteInfo, Start, Tripped,
+    Baseline, BaselineRow, Cost, End, EndReason, Event, MarkInfo, Phase, SiteInfo, Start, Tripped,
 };
 use crate::memory::LiveMemory;
 use crate::model::State;
@@ -41,11 +43,6 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// The same in the first second, so that coverage is known of programs that soon end.
 const EARLY_TICK: Duration = Duration::from_millis(100);
-
-/// How long a reading of the counters takes at most if nothing is in its way, and how often it is
-/// tried.
-const PROMPT: Duration = Duration::from_millis(1);
-const READINGS: u32 = 8;
 
 /// How long a recording that ends waits for the spans of the latest GC cycle to be swept.
 const LAST_JUDGEMENT: Duration = Duration::from_secs(1);
@@ -214,6 +211,7 @@ struct Recorder<'a, W: Write> {
     memory: &'a LiveMemory,
     sampler: Option<Sampler>,
     counters: Option<CounterReader>,
+    gauges: GaugeReader,
     judge: Option<Judge<LiveMemory>>,
     /// `None`: what the probes cost is not known.
     meter: Option<Meter>,
@@ -246,6 +244,7 @@ impl<'a, W: Write> Recorder<'a, W> {
             memory,
             sampler,
             counters: None,
+            gauges: GaugeReader::new(target, layout),
             judge: None,
             meter: None,
             breaker: None,
@@ -469,6 +468,7 @@ impl<'a, W: Write> Recorder<'a, W> {
     }
 
     fn tell_second(&mut self) -> Result<()> {
+        self.put(Event::Gauges(self.gauges.read(self.memory)))?;
         self.observer.second(&self.state);
         let begin_ns = monotonic_ns();
         let phases = self.observer.phases().into_iter();
@@ -547,26 +547,6 @@ impl<'a, W: Write> Recorder<'a, W> {
         self.put(Event::End(End { time_ns: monotonic_ns(), reason }))?;
         self.writer.finish()?;
         Ok(Recording { state: self.state, reason })
-    }
-}
-
-/// Reads the counters, and has later allocations told from earlier ones. Until they are, what the
-/// target allocates counts as of before: where this thread was kept waiting in between, or in the
-/// reading itself, it reads again.
-fn prompt_reading(
-    reader: &CounterReader,
-    memory: &LiveMemory,
-    source: &mut LiveSource,
-) -> Result<Result<Noted<Counters>>> {
-    let mut attempts = READINGS;
-    loop {
-        let begin = Instant::now();
-        let read = reader.read(memory);
-        source.turn()?;
-        attempts -= 1;
-        if attempts == 0 || read.is_err() || begin.elapsed() < PROMPT {
-            return Ok(read);
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod chart;
 mod cycles;
+mod regions;
 mod sites;
 
 use std::io::Write;
@@ -54,6 +55,7 @@ pub fn write(report: &Report, options: FlameOptions, out: &mut impl Write) -> Re
                     @if let Some(boxes) = &boxes { (flame(boxes, options)) }
                     (sites::size_classes(report))
                     (cycles::section(report))
+                    (regions::section(report))
                     (sites::goroutines(report))
                     (sites::before_attach(report))
                     (notes(report))
@@ -77,6 +79,7 @@ fn contents(report: &Report, has_flame: bool) -> Markup {
                 ("flame", "Flame graph", has_flame),
                 ("classes", "Size classes", report.size_classes.is_some()),
                 ("gc", "GC", true),
+                ("regions", "Phases and marks", regions::is_there(report)),
                 ("goroutines", "Goroutines", sites::has_goroutines(report)),
                 ("before", "Before", report.before_attach.is_some()),
                 ("notes", "Notes", true),

@@ -13,12 +13,12 @@ use self::proto::{
 };
 use super::put;
 use crate::base::{Fnv1a, Result};
-use crate::event::GcTrigger;
+use crate::event::{Gauges, GcTrigger};
 use crate::report::Report;
 use crate::report::gc::{GcCycle, GcRecord};
 use crate::report::timeline::{Kept, Reading, Timeline};
 
-/// Writes what happened when: counters of the heap, GC cycles with their phases, stops of the
+/// Writes what happened when: counters of the heap and of goroutines, GC cycles with their phases, stops of the
 /// world, assists by goroutine, phases of a session, marks.
 ///
 /// # Errors
@@ -31,6 +31,7 @@ pub fn write(report: &Report, timeline: &Timeline, out: &mut impl Write) -> Resu
     let cycles: Vec<Cycle<'_>> = report.gc.iter().filter_map(|row| Cycle::of(row, timeline)).collect();
     builder.heap(&cycles);
     builder.rates(&timeline.readings.first);
+    builder.gauges(&timeline.gauges.first);
     builder.cycles(&cycles);
     builder.stops(timeline);
     builder.assists(timeline);
@@ -224,6 +225,18 @@ impl Builder {
             let rate = |more: u64| (more as f64 * 1e9 / length as f64).round() as u64;
             self.value(bytes, from.time_ns, rate(to.bytes.saturating_sub(from.bytes)));
             self.value(objects, from.time_ns, rate(to.objects.saturating_sub(from.objects)));
+        }
+    }
+
+    fn gauges(&mut self, gauges: &[Gauges]) {
+        let resident = self.track("resident memory", self.process, Some(Unit::SizeBytes));
+        let goroutines = self.track("goroutines", self.process, Some(Unit::Count));
+        for gauge in gauges {
+            for (track, value) in [(resident, gauge.rss_bytes), (goroutines, gauge.goroutines)] {
+                if let Some(value) = value {
+                    self.value(track, gauge.time_ns, value);
+                }
+            }
         }
     }
 
