@@ -1,8 +1,6 @@
 //! Reads a capture: streams its events, and steps over what is damaged.
 
-use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::path::Path;
 
 use bytes::{Buf, Bytes};
 use zstd::bulk::Decompressor;
@@ -85,24 +83,11 @@ pub struct Reader<R: Read> {
     damage: Damage,
 }
 
-impl Reader<File> {
-    /// Opens the capture file `path`.
-    ///
-    /// # Errors
-    /// A usage error when there is no such file, it is no capture, or a newer heaptap
-    /// wrote it.
-    pub fn open(path: &Path) -> Result<Reader<File>> {
-        let file = File::open(path)
-            .map_err(|e| Error::usage(format!("cannot open capture {}", path.display())).because(e))?;
-        Reader::new(file, path.display().to_string())
-    }
-}
-
 impl<R: Read> Reader<R> {
     /// Starts reading `input`; `name` stands for it in messages.
     ///
     /// # Errors
-    /// As [`Reader::open`].
+    /// A usage error when it is no capture, or a newer heaptap wrote it.
     pub fn new(input: R, name: impl Into<String>) -> Result<Reader<R>> {
         let decompressor =
             Decompressor::new().map_err(|e| Error::failed("cannot set up zstd decompression").because(e))?;

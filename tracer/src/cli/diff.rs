@@ -7,6 +7,7 @@ use std::path::Path;
 use regex::Regex;
 
 use super::args::{Diff as Args, DiffFormat as Format, Normaliser, Sort};
+use super::watched_read;
 use crate::base::{Error, Result};
 use crate::capture::{self, Reader};
 use crate::export::{diff as table, flame, json, pprof};
@@ -73,7 +74,7 @@ fn side(path: &Path) -> Result<Side> {
     let mut file = File::open(path).map_err(cannot)?;
     let mut head = Vec::new();
     Read::by_ref(&mut file).take(HEAD).read_to_end(&mut head).map_err(cannot)?;
-    let whole = head.as_slice().chain(file);
+    let whole = watched_read(head.as_slice().chain(file), path);
     if capture::begins(&head) {
         let mut state = State::default();
         source::for_each(Replay::new(Reader::new(whole, &name)?), |event| state.apply(event))?;

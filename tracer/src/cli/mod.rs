@@ -14,10 +14,12 @@ mod session;
 mod snapshot;
 mod stream;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::Path;
 use std::process::Stdio;
 
 use args::{Cli, Command, TargetArgs};
+use indicatif::{ProgressBar, ProgressBarIter, ProgressFinish, ProgressStyle};
 
 use crate::base::{Error, Result};
 use crate::target::{self, Identity, Spawned};
@@ -110,6 +112,18 @@ fn note(text: &str) {
 /// Whether someone watches stderr, so that progress is worth showing.
 fn is_watched() -> bool {
     io::stderr().is_terminal()
+}
+
+/// A file that is about to be read whole: how far that is, those see who watch.
+fn watched_read<R: Read>(input: R, path: &Path) -> ProgressBarIter<R> {
+    let bar = match std::fs::metadata(path) {
+        Ok(file) if is_watched() && file.is_file() => ProgressBar::new(file.len()),
+        _ => ProgressBar::hidden(),
+    };
+    let style = ProgressStyle::with_template("reading {bar:40} {bytes} of {total_bytes}");
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        .with_finish(ProgressFinish::AndClear)
+        .wrap_read(input)
 }
 
 /// Writes data to stdout; a reader that went away (`heaptap report … | head`) is success.

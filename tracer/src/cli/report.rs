@@ -6,7 +6,9 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use regex::Regex;
 
 use super::args::{Colors, Format, Report as Args};
+use super::watched_read;
 use crate::base::{Error, Result};
+use crate::capture::Reader;
 use crate::export::flame::{Colours, FlameOptions};
 use crate::export::{csv, flame, folded, gc, html, json, perfetto, pprof, text};
 use crate::model::State;
@@ -22,7 +24,10 @@ pub(super) fn run(args: &Args) -> Result<u8> {
     }
     let mut state = State::default();
     let mut timeline = Timeline::default();
-    source::for_each(Replay::open(&args.file)?, |event| {
+    let input = File::open(&args.file)
+        .map_err(|e| Error::usage(format!("cannot open capture {}", args.file.display())).because(e))?;
+    let reader = Reader::new(watched_read(input, &args.file), args.file.display().to_string())?;
+    source::for_each(Replay::new(reader), |event| {
         state.apply(event);
         timeline.apply(event);
     })?;

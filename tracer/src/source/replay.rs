@@ -1,8 +1,6 @@
 //! The events of a capture file, and what of it could not be read.
 
-use std::fs::File;
 use std::io::Read;
-use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
@@ -15,16 +13,6 @@ pub struct Replay<R: Read> {
     reader: Reader<R>,
     /// What is lost, known once the events have ended.
     notes: Option<std::vec::IntoIter<String>>,
-}
-
-impl Replay<File> {
-    /// Opens the capture file `path`.
-    ///
-    /// # Errors
-    /// As [`Reader::open`].
-    pub fn open(path: &Path) -> Result<Replay<File>> {
-        Reader::open(path).map(Replay::new)
-    }
 }
 
 impl<R: Read> Replay<R> {
