@@ -96,14 +96,15 @@ pub struct Record {
     /// Kernel ring buffer; rounded up to a power of two
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_bytes)]
     pub buffer: u64,
-    /// Count every allocation in the kernel, by call site, type and size, and send nothing of each:
-    /// it loses none and takes heaptap next to no time, but does not tell which objects are alive
+    /// Count every allocation in the kernel, by call, type and slot size, and send nothing of each:
+    /// that takes heaptap next to no time, but does not tell which objects are alive; of more than
+    /// 65,536 of these, the allocations of the others are counted as lost
     #[arg(long)]
     pub counts_only: bool,
     /// Memory for following objects until they die; beyond it they are sampled; 0: do not follow them
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_memory)]
     pub max_memory: u64,
-    /// Take the probes off allocations when they take more of the target's CPU time than this
+    /// Take the probes off allocations and marks when they take more of the target's CPU time than this
     /// (5%); the recording goes on without them [default: 5% with --mode runtime, five times the
     /// budget but no less with --mode burst, else no limit]
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
@@ -524,11 +525,23 @@ fn parse_memory(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::Options;
     use clap::CommandFactory;
 
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_those_of_sessions() {
+        let cli = Cli::try_parse_from(["heaptap", "record", "--pid", "1"]).expect("valid");
+        let Command::Record(record) = cli.command else { panic!("not record") };
+        assert_eq!(
+            (record.buffer, record.depth, record.max_memory),
+            (Options::RING_BYTES, Options::MAX_DEPTH, Options::MAX_MEMORY)
+        );
+        assert!((record.budget - Options::BUDGET).abs() < f64::EPSILON, "{}", record.budget);
     }
 
     #[test]

@@ -1,13 +1,11 @@
 //! `heaptap diff`: what changed between two captures, snapshots or heap profiles.
 
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
-use regex::Regex;
-
 use super::args::{Diff as Args, DiffFormat as Format, Normaliser, Sort};
-use super::watched_read;
+use super::{check_terminal, deliver, filter, watched_read};
 use crate::base::{Error, Result};
 use crate::capture::{self, Reader};
 use crate::export::{diff as table, flame, json, pprof};
@@ -19,25 +17,16 @@ use crate::source::{self, Replay};
 
 pub(super) fn run(args: &Args) -> Result<u8> {
     let format = if args.json { Format::Json } else { args.format };
-    if format == Format::Pprof && args.output.is_none() && io::stdout().is_terminal() {
-        return Err(Error::usage("a pprof profile is binary").hint("add -o FILE, or pipe it on"));
+    if format == Format::Pprof {
+        check_terminal(args.output.as_deref(), "a pprof profile")?;
     }
     let options = DiffOptions { measure: args.measure.map(Sort::measure), per: args.per.map(per) };
+    let filter = filter(args.filter.as_deref())?;
     let mut diff = Diff::build(side(&args.before)?, side(&args.after)?, options)?;
-    if let Some(pattern) = &args.filter {
-        let regex =
-            Regex::new(pattern).map_err(|e| Error::usage("--filter is no regular expression").because(e))?;
-        diff.retain(&regex);
+    if let Some(regex) = &filter {
+        diff.retain(regex);
     }
-    match &args.output {
-        None => write(&diff, format, args, &mut BufWriter::new(io::stdout().lock()))?,
-        Some(path) => {
-            let cannot = |e| Error::failed(format!("cannot write {}", path.display())).because(e);
-            let mut out = BufWriter::new(File::create(path).map_err(cannot)?);
-            write(&diff, format, args, &mut out)?;
-            out.flush().map_err(cannot)?;
-        }
-    }
+    deliver(args.output.as_deref(), |mut out| write(&diff, format, args, &mut out))?;
     Ok(0)
 }
 

@@ -1,14 +1,11 @@
 //! `heaptap goroutines`: what the goroutines of a process do, read without stopping it.
 
-use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use regex::Regex;
-
 use super::args::{GoroutineFormat as Format, Goroutines as Args};
-use super::find_process;
-use crate::base::{Error, Result};
+use super::{check_terminal, deliver, filter, find_process};
+use crate::base::Result;
 use crate::export::{goroutines as text, json, pprof};
 use crate::memory::LiveMemory;
 use crate::report::goroutines::{Goroutines, Shown};
@@ -17,24 +14,15 @@ use crate::target;
 
 pub(super) fn run(args: &Args) -> Result<u8> {
     let format = if args.json { Format::Json } else { args.format };
-    if format == Format::Pprof && args.output.is_none() && io::stdout().is_terminal() {
-        return Err(Error::usage("a pprof profile is binary").hint("add -o FILE, or pipe it on"));
+    if format == Format::Pprof {
+        check_terminal(args.output.as_deref(), "a pprof profile")?;
     }
-    let filter = args.filter.as_deref().map(Regex::new).transpose();
-    let filter = filter.map_err(|e| Error::usage("--filter is no regular expression").because(e))?;
+    let filter = filter(args.filter.as_deref())?;
     let mut goroutines = read(args, format)?;
     if let Some(regex) = &filter {
         goroutines.retain(regex);
     }
-    match &args.output {
-        None => write(&goroutines, format, args, &mut BufWriter::new(io::stdout().lock()))?,
-        Some(path) => {
-            let cannot = |e| Error::failed(format!("cannot write {}", path.display())).because(e);
-            let mut out = BufWriter::new(File::create(path).map_err(cannot)?);
-            write(&goroutines, format, args, &mut out)?;
-            out.flush().map_err(cannot)?;
-        }
-    }
+    deliver(args.output.as_deref(), |mut out| write(&goroutines, format, args, &mut out))?;
     Ok(0)
 }
 

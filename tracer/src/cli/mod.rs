@@ -20,8 +20,10 @@ use std::process::Stdio;
 
 use args::{Cli, Command, TargetArgs};
 use indicatif::{ProgressBar, ProgressBarIter, ProgressFinish, ProgressStyle};
+use regex::Regex;
 
 use crate::base::{Error, Result};
+use crate::export;
 use crate::target::{self, Identity, Spawned};
 
 /// Runs the command and returns the exit code (see `heaptap --help`).
@@ -134,6 +136,28 @@ fn to_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()>
         Err(e) => Err(Error::failed("cannot write to stdout").because(e)),
         Ok(()) => Ok(()),
     }
+}
+
+/// Puts a report out: to a file, or else to stdout.
+fn deliver(output: Option<&Path>, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    match output {
+        Some(path) => export::to_file(path, write),
+        None => write(&mut io::BufWriter::new(io::stdout().lock())),
+    }
+}
+
+/// Refuses to put bytes out on a terminal that are no text.
+fn check_terminal(output: Option<&Path>, what: &str) -> Result<()> {
+    if output.is_none() && io::stdout().is_terminal() {
+        return Err(Error::usage(format!("{what} is binary")).hint("add -o FILE, or pipe it on"));
+    }
+    Ok(())
+}
+
+/// What `--filter` asks for.
+fn filter(pattern: Option<&str>) -> Result<Option<Regex>> {
+    let regex = pattern.map(Regex::new).transpose();
+    regex.map_err(|e| Error::usage("--filter is no regular expression").because(e))
 }
 
 fn write_json(value: &impl serde::Serialize) -> Result<()> {

@@ -13,7 +13,7 @@ use super::{begin, is_watched, note, open, runtime, write_json};
 use crate::base::units::format_count;
 use crate::base::{Error, Result};
 use crate::capture::Writer;
-use crate::event::{EndReason, Event, Tripped};
+use crate::event::{EndReason, Event};
 use crate::model::State;
 use crate::plan::Mark;
 use crate::report::Report;
@@ -56,7 +56,7 @@ pub(super) fn run(args: &Record) -> Result<u8> {
         marks: Mark::all(&args.mark, &args.mark_region),
     };
     let stream = args.stream.then(|| Streamer::start(io::stdout()));
-    let mut user = User { target: &target, spawned, bar: progress_bar(args), stream, told: false };
+    let mut user = User { target: &target, spawned, bar: progress_bar(args), stream };
     let recorded = runtime()?.block_on(session::record(&target, &options, writer, &mut user));
     user.bar.finish_and_clear();
     let streamed = user.stream.map_or(Ok(()), Streamer::finish);
@@ -95,13 +95,11 @@ struct User<'a> {
     spawned: Option<Spawned>,
     bar: ProgressBar,
     stream: Option<Streamer>,
-    /// That allocations are no longer recorded.
-    told: bool,
 }
 
 impl Observer for User<'_> {
     fn announce(&mut self, text: &str) {
-        note(text);
+        self.bar.suspend(|| note(text));
     }
 
     fn ready(&mut self) -> Result<()> {
@@ -115,11 +113,6 @@ impl Observer for User<'_> {
     }
 
     fn second(&mut self, state: &State) {
-        if let Some(tripped) = state.tripped
-            && !std::mem::replace(&mut self.told, true)
-        {
-            self.bar.suspend(|| tell(tripped));
-        }
         self.bar.set_message(summary(state));
         self.bar.tick();
         if let Some(stream) = &mut self.stream {
@@ -144,13 +137,6 @@ fn progress_bar(args: &Record) -> ProgressBar {
         ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_spinner()),
     );
     bar
-}
-
-fn tell(tripped: Tripped) {
-    note(&format!(
-        "the probes took {:.1}% of the target's processor time, more than {}%: no allocations are recorded any more",
-        tripped.overhead_percent, tripped.limit_percent
-    ));
 }
 
 fn summary(state: &State) -> String {

@@ -1,12 +1,10 @@
 //! `heaptap report`: a capture file as a table, or in one of the forms other tools read.
 
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Write};
-
-use regex::Regex;
+use std::io::Write;
 
 use super::args::{Colors, Format, Report as Args};
-use super::watched_read;
+use super::{check_terminal, deliver, filter, watched_read};
 use crate::base::{Error, Result};
 use crate::capture::Reader;
 use crate::export::flame::{Colours, FlameOptions};
@@ -18,10 +16,10 @@ use crate::source::{self, Replay};
 
 pub(super) fn run(args: &Args) -> Result<u8> {
     let format = if args.json { Format::Json } else { args.format };
-    let is_binary = matches!(format, Format::Pprof | Format::Perfetto);
-    if is_binary && args.output.is_none() && io::stdout().is_terminal() {
-        return Err(Error::usage("this format is binary").hint("add -o FILE, or pipe it on"));
+    if matches!(format, Format::Pprof | Format::Perfetto) {
+        check_terminal(args.output.as_deref(), "this format")?;
     }
+    let filter = filter(args.filter.as_deref())?;
     let mut state = State::default();
     let mut timeline = Timeline::default();
     let input = File::open(&args.file)
@@ -32,23 +30,13 @@ pub(super) fn run(args: &Args) -> Result<u8> {
         timeline.apply(event);
     })?;
     let mut report = Report::build(&state);
-    if let Some(pattern) = &args.filter {
-        let regex =
-            Regex::new(pattern).map_err(|e| Error::usage("--filter is no regular expression").because(e))?;
-        report.retain(&regex);
+    if let Some(regex) = &filter {
+        report.retain(regex);
     }
     let measure = args.sort.measure();
     report.sort_by(measure);
     let captured = Captured { report, timeline };
-    match &args.output {
-        None => write(&captured, format, args, measure, &mut BufWriter::new(io::stdout().lock()))?,
-        Some(path) => {
-            let cannot = |e| Error::failed(format!("cannot write {}", path.display())).because(e);
-            let mut out = BufWriter::new(File::create(path).map_err(cannot)?);
-            write(&captured, format, args, measure, &mut out)?;
-            out.flush().map_err(cannot)?;
-        }
-    }
+    deliver(args.output.as_deref(), |mut out| write(&captured, format, args, measure, &mut out))?;
     Ok(0)
 }
 

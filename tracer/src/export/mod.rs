@@ -15,7 +15,9 @@ pub mod stream;
 pub mod text;
 
 use std::borrow::Cow;
-use std::io::{ErrorKind, Write};
+use std::fs::File;
+use std::io::{BufWriter, ErrorKind, Write};
+use std::path::Path;
 
 use crate::base::{Error, Result};
 
@@ -30,6 +32,17 @@ fn put(out: &mut impl Write, bytes: &[u8]) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Creates the file `path` with what `write` puts out.
+///
+/// # Errors
+/// When it cannot be created or written; those of `write`.
+pub fn to_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let cannot = |e| Error::failed(format!("cannot write {}", path.display())).because(e);
+    let mut out = BufWriter::new(File::create(path).map_err(cannot)?);
+    write(&mut out)?;
+    out.flush().map_err(cannot)
 }
 
 /// Names come from the target: control characters must not reach a terminal.

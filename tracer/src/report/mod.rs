@@ -240,7 +240,7 @@ impl Report {
 
     /// Keeps the sites with a function that matches in any frame; totals stay.
     pub fn retain(&mut self, function: &Regex) {
-        self.sites.retain(|site| site.frames.iter().any(|f| function.is_match(&f.function)));
+        self.sites.retain(|site| names(&site.frames, function));
     }
 
     /// Puts the sites with most of `measure` first; equal ones in a fixed order.
@@ -250,6 +250,11 @@ impl Report {
             key(b).cmp(&key(a)).then_with(|| a.frames.cmp(&b.frames)).then_with(|| a.id.cmp(&b.id))
         });
     }
+}
+
+/// Whether a function of the stack matches.
+pub fn names(frames: &[Frame], function: &Regex) -> bool {
+    frames.iter().any(|frame| function.is_match(&frame.function))
 }
 
 fn target(target: crate::event::Target) -> Target {

@@ -10,7 +10,7 @@ use super::expr::{Values, of_sites};
 use crate::base::{Result, monotonic_ns};
 use crate::event::GcCycle;
 use crate::model::{State, median_slope};
-use crate::report::{Report, Site};
+use crate::report::{self, Report, Site};
 use crate::target::Identity;
 
 /// What is read of the process that is recorded, and since when.
@@ -104,8 +104,8 @@ impl Gauges {
         }
         let report = Report::build(state);
         for (pattern, regex) in &self.sites {
-            let matching = |site: &&Site| site.frames.iter().any(|frame| regex.is_match(&frame.function));
-            let sites: Vec<&Site> = report.sites.iter().filter(matching).collect();
+            let sites: Vec<&Site> =
+                report.sites.iter().filter(|site| report::names(&site.frames, regex)).collect();
             let mut set = |name: &str, value: Option<u64>| {
                 let name = of_sites(pattern, name);
                 match value {

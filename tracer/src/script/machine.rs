@@ -1,7 +1,6 @@
 //! What a session does from one second to the next: phases, triggers, assertions.
 
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::time::Instant;
 
 use super::command::PhaseCommand;
@@ -13,7 +12,7 @@ use super::results::{self, Outcome, Results, RunState, numbers};
 use super::{Host, Session};
 use crate::base::units::format_bytes;
 use crate::base::{Error, Result};
-use crate::export::json;
+use crate::export::{self, json};
 use crate::model::State;
 use crate::session;
 use crate::target::Identity;
@@ -229,7 +228,7 @@ impl<'a> Machine<'a> {
         let taken = target
             .ok_or_else(|| Error::failed("the process is away"))
             .and_then(|target| session::snapshot(target, false))
-            .and_then(|snapshot| write_file(&path, |out| json::write(&snapshot, &mut &mut *out)));
+            .and_then(|snapshot| export::to_file(&path, |mut out| json::write(&snapshot, &mut out)));
         match taken {
             Ok(()) => Some(name),
             Err(e) => {
@@ -244,9 +243,9 @@ impl<'a> Machine<'a> {
         let Some(phase) = session.phases.get(self.next) else { return self.complete() };
         let index = self.next;
         self.next += 1;
+        let begin_s = self.elapsed_s();
         let result = &mut self.results.phases[index];
-        result.outcome = Outcome::Running;
-        result.begin_s = Some(self.began.map_or(0.0, |began| began.elapsed().as_secs_f64()));
+        (result.outcome, result.begin_s) = (Outcome::Running, Some(begin_s));
         let mut command = None;
         if let Some(run) = &phase.table.run {
             let output = format!("phase-{}.log", phase.table.name);
@@ -400,16 +399,4 @@ fn how_it_went(phase: &super::Phase, current: &mut Current, values: &Values) -> 
     let timeout = table.timeout.filter(|timeout| elapsed >= *timeout)?;
     let what = if phase.until.is_some() { "its condition did not hold" } else { "its command did not end" };
     Some(Err(format!("{what} within {}", humantime::format_duration(timeout))))
-}
-
-/// Creates a file with what `write` gives.
-pub(super) fn write_file(
-    path: &Path,
-    write: impl FnOnce(&mut dyn std::io::Write) -> Result<()>,
-) -> Result<()> {
-    use std::io::Write;
-    let cannot = |e| Error::failed(format!("cannot write {}", path.display())).because(e);
-    let mut out = std::io::BufWriter::new(std::fs::File::create(path).map_err(cannot)?);
-    write(&mut out)?;
-    out.flush().map_err(cannot)
 }

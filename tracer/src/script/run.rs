@@ -1,7 +1,6 @@
 //! Running a session: recordings, one after the other, and what goes on around them.
 
 use std::pin::pin;
-use std::time::Duration;
 
 use super::file::{Capture, Lane};
 use super::gauges::Gauges;
@@ -18,13 +17,6 @@ use crate::model::State;
 use crate::plan::Mark;
 use crate::session::{self, Mode, Observer, Options, Recording};
 use crate::target::{Identity, Spawned};
-
-/// Kernel ring buffer, memory for following objects, budget and depth where the file does not
-/// say: as `heaptap record` has them.
-const BUFFER: u64 = 64 << 20;
-const MAX_MEMORY: u64 = 1 << 30;
-const BUDGET: f64 = 1.0;
-const DEPTH: u32 = 128;
 
 /// Runs a session to its end. What became of it is in its directory, too, at any time.
 ///
@@ -126,7 +118,7 @@ async fn record(
     machine.begun = machine.phase().map(str::to_owned).into_iter().collect();
     let mut gauges = Gauges::new(target, &session.sites)?;
     let options = options(&session.capture, mode, chosen);
-    let mut observer = Follower { machine, target, gauges: &mut gauges, spawned, told: false };
+    let mut observer = Follower { machine, target, gauges: &mut gauges, spawned };
     let recorded = session::record(target, &options, writer, &mut observer).await;
     conclude(machine, target, &mut gauges, recorded)
 }
@@ -137,13 +129,11 @@ struct Follower<'a, 'b> {
     target: &'a Identity,
     gauges: &'a mut Gauges,
     spawned: Option<&'a mut Spawned>,
-    /// That allocations are no longer recorded.
-    told: bool,
 }
 
 impl Observer for Follower<'_, '_> {
     fn announce(&mut self, text: &str) {
-        self.machine.host.note(text);
+        self.machine.remark(text.to_owned());
     }
 
     fn ready(&mut self) -> Result<()> {
@@ -151,14 +141,6 @@ impl Observer for Follower<'_, '_> {
     }
 
     fn second(&mut self, state: &State) {
-        if let Some(tripped) = state.tripped
-            && !std::mem::replace(&mut self.told, true)
-        {
-            self.machine.remark(format!(
-                "the probes took {:.1}% of the target's processor time, more than {}%: no allocations are recorded any more",
-                tripped.overhead_percent, tripped.limit_percent
-            ));
-        }
         let attached = Attached { target: self.target, state, gauges: self.gauges, is_running: true };
         _ = self.machine.tick(Some(attached));
     }
@@ -260,14 +242,14 @@ fn options(capture: &Capture, mode: Mode, chosen: Option<String>) -> Options {
         mode,
         chosen,
         set_rate: None,
-        duration: None::<Duration>,
-        ring_bytes: capture.buffer.unwrap_or(BUFFER),
-        max_depth: DEPTH,
+        duration: None,
+        ring_bytes: capture.buffer.unwrap_or(Options::RING_BYTES),
+        max_depth: Options::MAX_DEPTH,
         bpf_log: false,
         counts_only: false,
-        max_memory: capture.max_memory.unwrap_or(MAX_MEMORY),
+        max_memory: capture.max_memory.unwrap_or(Options::MAX_MEMORY),
         max_overhead: capture.max_overhead,
-        budget: capture.budget.unwrap_or(BUDGET),
+        budget: capture.budget.unwrap_or(Options::BUDGET),
         marks: Mark::all(&capture.marks, &capture.mark_regions),
     }
 }

@@ -24,8 +24,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// without end, they take a fifth of the collector's time, which is the target's machine's.
 const REST: u32 = 4;
 
-/// The same in a recording by windows: a budget for traps promises little of a lane whose
-/// readings move that many cache lines between the target's processor and ours.
+/// The same in a recording by windows, which is to be cheap for the machine, too: a twentieth.
 const REST_OF_WINDOWS: u32 = 19;
 
 /// The same where a cycle that was not judged hides no death.

@@ -6,7 +6,8 @@ use crate::model::State;
 
 /// Who is told of a recording while it goes on.
 pub trait Observer {
-    /// Called before anything is written to the process.
+    /// Called with what is worth knowing at once: before anything is written to the process, and
+    /// when no allocations are recorded any more.
     fn announce(&mut self, text: &str);
     /// Called once, when the probes are in place.
     ///

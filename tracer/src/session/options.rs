@@ -34,6 +34,13 @@ pub struct Options {
 }
 
 impl Options {
+    /// What holds where the user does not say, on the command line or in a session file.
+    pub const RING_BYTES: u64 = 64 << 20;
+    pub const MAX_DEPTH: u32 = 128;
+    pub const MAX_MEMORY: u64 = 1 << 30;
+    /// In percent.
+    pub const BUDGET: f64 = 1.0;
+
     /// Percent of the target's processor time, and of which time that is.
     pub(super) fn limit(&self) -> Option<(f64, Duration)> {
         let (usual, over) = match self.mode {

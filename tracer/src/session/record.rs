@@ -419,6 +419,9 @@ impl<'a, W: Write> Recorder<'a, W> {
         source.detach_allocations();
         self.restore_rate()?;
         self.put(Event::Tripped(Tripped { time_ns: monotonic_ns(), overhead_percent, limit_percent }))?;
+        self.observer.announce(&format!(
+            "the probes took {overhead_percent:.1}% of the target's processor time, more than {limit_percent}%: no allocations are recorded any more"
+        ));
         Ok(true)
     }
 

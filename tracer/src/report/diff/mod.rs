@@ -120,7 +120,7 @@ impl Diff {
 
     /// Keeps the sites with a function that matches in any frame; totals stay.
     pub fn retain(&mut self, function: &Regex) {
-        self.sites.retain(|site| site.frames.iter().any(|f| function.is_match(&f.function)));
+        self.sites.retain(|site| super::names(&site.frames, function));
     }
 }
 

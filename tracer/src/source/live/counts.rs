@@ -9,7 +9,8 @@ use super::object::map_error;
 use crate::base::Result;
 use crate::event::{Counted, SiteId, StackId};
 
-/// Calls that the kernel counts apart, at most: 12 MiB of its memory.
+/// Calls that the kernel counts apart, at most: 7.5 MiB of its memory (`memlock` of the map in
+/// `/proc/PID/fdinfo`). Of more, allocations are lost.
 pub(super) const CALLS: u32 = 1 << 16;
 
 /// The program's map COUNTS.
