@@ -65,22 +65,43 @@ impl CounterReader {
     /// # Errors
     /// Failed when the process is gone or its memory makes no sense.
     pub fn read(&self, memory: &impl ProcessMemory) -> Result<Noted<Counters>> {
-        let Noted { value: (counts, begin_ns, end_ns), notes } = self.counts(memory)?;
+        self.read_and(memory, || Ok(()))
+    }
+
+    /// As `read`, and does something as soon as the memory was read, before anything is made of it:
+    /// once more with each further attempt.
+    ///
+    /// # Errors
+    /// As `read`, and that of what is done.
+    pub fn read_and(
+        &self,
+        memory: &impl ProcessMemory,
+        then: impl FnMut() -> Result<()>,
+    ) -> Result<Noted<Counters>> {
+        let Noted { value: (counts, begin_ns, end_ns), notes } = self.counts(memory, then)?;
         let by_slot = counts.by_slot.into_iter().filter(|(_, objects)| *objects > 0).collect();
         let Counts { objects, bytes, large_bytes, .. } = counts;
         let counters = Counters { begin_ns, end_ns, objects, bytes, by_slot, large_bytes };
         Ok(Noted { value: counters, notes })
     }
 
-    /// As `read`: the counts, and between which instants they were read.
-    pub(super) fn counts(&self, memory: &impl ProcessMemory) -> Result<Noted<(Counts, u64, u64)>> {
+    /// As `read_and`: the counts, and between which instants they were read.
+    pub(super) fn counts(
+        &self,
+        memory: &impl ProcessMemory,
+        mut then: impl FnMut() -> Result<()>,
+    ) -> Result<Noted<(Counts, u64, u64)>> {
         let mcaches = self.mcaches(memory)?;
         let mut last = Default::default();
         for _ in 0..ATTEMPTS {
             let begin_ns = monotonic_ns();
-            let attempt = self.attempt(memory, &mcaches)?;
+            let mut end_ns = begin_ns;
+            let attempt = self.attempt(memory, &mcaches, || {
+                end_ns = monotonic_ns();
+                then()
+            })?;
             let consistent = attempt.consistent;
-            last = (attempt.counts, begin_ns, monotonic_ns());
+            last = (attempt.counts, begin_ns, end_ns);
             if consistent {
                 return Ok(Noted::new(last));
             }
@@ -108,7 +129,12 @@ impl CounterReader {
     /// Adds up the counters once. Consistent: no mcache was refilled or emptied between
     /// the first and the last read, which would have moved counts from the spans to
     /// `heapStats`.
-    fn attempt(&self, memory: &impl ProcessMemory, mcaches: &[u64]) -> Result<Attempt> {
+    fn attempt(
+        &self,
+        memory: &impl ProcessMemory,
+        mcaches: &[u64],
+        then: impl FnOnce() -> Result<()>,
+    ) -> Result<Attempt> {
         let stats_len = self.layout.memstats.delta.size as usize * DELTAS;
         let mcache_len = self.layout.mcache.alloc as usize + SPAN_CLASSES * 8;
         let mut stats = vec![0; stats_len];
@@ -126,6 +152,7 @@ impl CounterReader {
         reads.push((self.sweepgen, &mut sweepgen));
         reads.push((self.heap_stats, &mut stats_after));
         memory.read_many(&mut reads)?;
+        then()?;
 
         let mut attempt = Attempt { counts: Counts::default(), consistent: stats == stats_after };
         attempt.counts.add_heap_stats(&stats, &self.layout.memstats.delta);

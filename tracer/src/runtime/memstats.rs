@@ -110,7 +110,7 @@ impl MemStatsReader {
 
     fn once(&self, memory: &impl ProcessMemory) -> Result<MemStats> {
         let layout = &self.layout;
-        let (counts, ..) = self.counters.counts(memory)?.value;
+        let (counts, ..) = self.counters.counts(memory, || Ok(()))?.value;
         let mut fields = vec![0; (layout.memstats.gc_cpu_fraction + 8) as usize];
         let mut pacer = vec![0; (layout.gc_controller.mapped_ready + 8) as usize];
         let (mut spans, mut caches) = ([0; 8], [0; 8]);

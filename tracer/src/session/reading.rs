@@ -1,34 +1,49 @@
 //! Readings of the runtime's counters that allocations can be held against.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::base::{Noted, Result};
+use crate::base::{Noted, Result, monotonic_ns};
 use crate::event::Counters;
 use crate::memory::LiveMemory;
 use crate::runtime::CounterReader;
 use crate::source::live::LiveSource;
 
-/// How long a reading of the counters takes at most if nothing is in its way, and how often it is
-/// tried.
-const PROMPT: Duration = Duration::from_millis(1);
+/// How long a reading takes at most if nothing is in its way and the program has few Ps, and how
+/// often it is tried.
+const PROMPT: Duration = Duration::from_micros(200);
 const READINGS: u32 = 8;
 
-/// Reads the counters, and has later allocations told from earlier ones. Until they are, what the
-/// target allocates counts as of before: where this thread was kept waiting in between, or in the
-/// reading itself, it reads again.
-pub(super) fn prompt_reading(
-    reader: &CounterReader,
-    memory: &LiveMemory,
-    source: &mut LiveSource,
-) -> Result<Result<Noted<Counters>>> {
-    let mut attempts = READINGS;
-    loop {
-        let begin = Instant::now();
-        let read = reader.read(memory);
-        source.turn()?;
-        attempts -= 1;
-        if attempts == 0 || read.is_err() || begin.elapsed() < PROMPT {
-            return Ok(read);
+/// Reads the counters, and has later allocations told from earlier ones.
+#[derive(Debug, Clone)]
+pub(super) struct PromptReader {
+    pub(super) reader: CounterReader,
+    /// The shortest time that a reading took; `None`: there was none.
+    fastest: Option<Duration>,
+}
+
+impl PromptReader {
+    pub(super) fn new(reader: CounterReader) -> PromptReader {
+        PromptReader { reader, fastest: None }
+    }
+
+    /// From when the counters are read until allocations are told apart, those that happen count
+    /// as of before: where this thread was kept waiting meanwhile, it reads again.
+    pub(super) fn read(&mut self, memory: &LiveMemory, source: &mut LiveSource) -> Result<Noted<Counters>> {
+        let prompt = self.fastest.map_or(PROMPT, |fastest| PROMPT.max(2 * fastest));
+        let mut attempts = READINGS;
+        loop {
+            let mut turned_ns = 0;
+            let read = self.reader.read_and(memory, || {
+                source.turn()?;
+                turned_ns = monotonic_ns();
+                Ok(())
+            })?;
+            let took = Duration::from_nanos(turned_ns.saturating_sub(read.value.begin_ns));
+            self.fastest = Some(self.fastest.map_or(took, |fastest| fastest.min(took)));
+            attempts -= 1;
+            if attempts == 0 || took < prompt {
+                return Ok(read);
+            }
         }
     }
 }

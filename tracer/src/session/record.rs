@@ -14,7 +14,7 @@ use super::judge::Judge;
 use super::observer::Observer;
 use super::options::{Mode, Options};
 use super::overhead::{Breaker, Meter};
-use super::reading::prompt_reading;
+use super::reading::PromptReader;
 use super::sampler::Sampler;
 use super::wait::{elapsed, stop_signal, until};
 use crate::base::units::format_count;
@@ -210,7 +210,7 @@ struct Recorder<'a, W: Write> {
     enricher: Enricher<'a>,
     memory: &'a LiveMemory,
     sampler: Option<Sampler>,
-    counters: Option<CounterReader>,
+    counters: Option<PromptReader>,
     gauges: GaugeReader,
     judge: Option<Judge<LiveMemory>>,
     /// `None`: what the probes cost is not known.
@@ -260,7 +260,7 @@ impl<'a, W: Write> Recorder<'a, W> {
         }
         recorder.read_baseline(target, layout)?;
         match CounterReader::new(&target.binary, layout, target.target.load_bias) {
-            Ok(reader) => recorder.counters = Some(reader),
+            Ok(reader) => recorder.counters = Some(PromptReader::new(reader)),
             Err(e) => recorder.put(Event::Note(format!("coverage is unknown: {e}")))?,
         }
         Ok(recorder)
@@ -301,7 +301,8 @@ impl<'a, W: Write> Recorder<'a, W> {
     /// Begins to open windows on allocations, if the source is made for that.
     fn start_bursts(&self, source: &mut LiveSource, budget_percent: f64) -> Result<Option<Bursts>> {
         let Some(gate) = source.gate() else { return Ok(None) };
-        Bursts::start(gate, self.counters.clone(), *self.memory, self.meter, budget_percent).map(Some)
+        let counters = self.counters.as_ref().map(|counters| counters.reader.clone());
+        Bursts::start(gate, counters, *self.memory, self.meter, budget_percent).map(Some)
     }
 
     /// Sees to it that no window is open, and that all that were are told.
@@ -482,8 +483,8 @@ impl<'a, W: Write> Recorder<'a, W> {
     /// target has just ended, leaves coverage to the readings before.
     fn read_counters(&mut self, source: &mut LiveSource) -> Result<()> {
         self.read_counts(source)?;
-        let Some(reader) = &self.counters else { return Ok(()) };
-        match prompt_reading(reader, self.memory, source)? {
+        let Some(reader) = &mut self.counters else { return Ok(()) };
+        match reader.read(self.memory, source) {
             Ok(read) => {
                 for note in read.notes {
                     self.put(Event::Note(note))?;
