@@ -1,0 +1,76 @@
+// The same with the survivors copied to a slice: the spans of a file are free when it is done.
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+)
+
+// A file has records of one size.
+const (
+	files    = 16
+	smallest = 128
+	step     = 48
+	fileSize = 6 << 20
+	pageSize = 8 << 10
+)
+
+// kept of each file.
+var kept [files][][]byte
+
+func main() {
+	for file := 0; file < files; file++ {
+		load(file)
+	}
+	go reload()
+	go every(1000, answer)
+	fmt.Println("ready")
+	io.Copy(io.Discard, os.Stdin)
+}
+
+// reload imports one file after the other again.
+func reload() {
+	file := 0
+	for range time.Tick(time.Second) {
+		load(file)
+		file = (file + 1) % files
+	}
+}
+
+func load(file int) {
+	size := smallest + file*step
+	records := parse(size)
+	var survivors [][]byte
+	copies := make([]byte, 0, fileSize/pageSize*size*2)
+	for i := 0; i < len(records); i += pageSize / size {
+		copies = append(copies, records[i]...)
+		survivors = append(survivors, copies[len(copies)-size:])
+	}
+	kept[file] = survivors
+}
+
+func parse(size int) [][]byte {
+	records := make([][]byte, fileSize/size)
+	for i := range records {
+		records[i] = make([]byte, size)
+		records[i][0] = byte(i)
+	}
+	return records
+}
+
+var page []byte
+
+func answer() {
+	page = make([]byte, 12<<10)
+}
+
+// every calls do so many times a second, in small groups.
+func every(perSecond int, do func()) {
+	for range time.Tick(10 * time.Millisecond) {
+		for i := 0; i < perSecond/100; i++ {
+			do()
+		}
+	}
+}
