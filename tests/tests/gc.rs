@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use tests::{
     GoLine, NEWEST, PATIENCE, Process, Signal, Variant, build, end_recording, go_lines, heaptap, matrix,
-    start_recording,
+    start_recording, start_recording_with,
 };
 
 /// The target program `collect`, which traces its collections to stderr.
@@ -149,6 +149,36 @@ struct Stops {
     longest_ns: u64,
 }
 
+/// What a report says of other settings.
+#[derive(Debug, Deserialize)]
+struct Advice {
+    allocated_bytes: f64,
+    seen: Scenario,
+    scenarios: Vec<Scenario>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Scenario {
+    gogc: Option<i32>,
+    cycles: f64,
+    peak_heap_bytes: f64,
+}
+
+/// The advice from a recording of `pacer` while it allocates, with this GOGC.
+fn pace(line: GoLine, gogc: &str) -> Result<Advice> {
+    let mut pacer = Process::spawn(Command::new(build("pacer", line, Variant::Plain)?).env("GOGC", gogc))?;
+    pacer.stdout_line(|line| line == "ready", PATIENCE)?;
+    let scratch = tempfile::tempdir()?;
+    let capture = scratch.path().join("pacer.heaptap");
+    let record = start_recording_with(pacer.pid(), &capture, &["--counts-only"])?;
+    pacer.send("go")?;
+    pacer.stdout_line(|line| line == "done", PATIENCE)?;
+    end_recording(record)?;
+    let report = ended(Process::spawn(heaptap().arg("report").arg(&capture).arg("--json"))?)?;
+    let mut report: serde_json::Value = serde_json::from_str(&report)?;
+    Ok(serde_json::from_value(report["gc_advice"].take())?)
+}
+
 /// What it printed, its stdout, once it has ended well.
 fn ended(process: Process) -> Result<String> {
     let ended = process.wait(PATIENCE)?;
@@ -255,6 +285,23 @@ mod privileged {
             let longest = report.assists.first().context("none")?;
             let function = &longest.frames.first().context("no frame")?.function;
             ensure!(function == "main.help", "{line}: {:?}", longest.frames);
+        }
+        Ok(())
+    }
+
+    /// Cycles and peak heap at twice the GOGC, predicted and then tried.
+    #[test]
+    fn advice_comes_true() -> Result<()> {
+        let lines = go_lines()?;
+        for line in [lines.first().copied().context("no line")?, NEWEST] {
+            let (before, after) = (pace(line, "100")?, pace(line, "200")?);
+            let of_200 = |s: &&Scenario| s.gogc == Some(200);
+            let predicted = before.scenarios.iter().find(of_200).context("200 was not tried")?;
+            let per_byte = |s: &Scenario, advice: &Advice| s.cycles / advice.allocated_bytes;
+            let cycles = per_byte(predicted, &before) / per_byte(&after.seen, &after);
+            let peak = predicted.peak_heap_bytes / after.seen.peak_heap_bytes;
+            ensure!((0.8..1.25).contains(&cycles), "{line}: {cycles} {before:?} {after:?}");
+            ensure!((0.8..1.25).contains(&peak), "{line}: {peak} {before:?} {after:?}");
         }
         Ok(())
     }

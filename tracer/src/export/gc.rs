@@ -10,6 +10,7 @@ use crate::base::units::{format_bytes, format_count};
 use crate::event::{GcCycle, GcTrigger};
 use crate::model::Durations;
 use crate::report::gc::{Assists, GcCycle as Row, GcRecord, Stops};
+use crate::report::gc_advice::{GcAdvice, Scenario};
 use crate::report::{Grouping, Report, place};
 
 /// What the runtime prints of a cycle, byte for byte (runtime/mgc.go `gcMarkTermination`).
@@ -70,8 +71,8 @@ fn millis(ns: u64) -> String {
     decimal(value, places)
 }
 
-/// Writes the latest `limit` cycles of a capture, or all, the stops of the world, and the
-/// sites that had to assist.
+/// Writes the latest `limit` cycles of a capture, or all, the stops of the world, the sites
+/// that had to assist, and what other settings would have changed.
 ///
 /// # Errors
 /// When `out` does not take it; a closed pipe is no error.
@@ -93,6 +94,7 @@ pub fn write(report: &Report, limit: Option<usize>, out: &mut impl Write) -> Res
     table("stops of the world", "REASON", stop_lines(report), &mut text);
     let assists = assist_lines(report).into_iter().take(limit).collect();
     table("assists, by the line that had to wait", "LINE", assists, &mut text);
+    advice(report, &mut text);
     notes(report, &mut text);
     put(out, text.as_bytes())
 }
@@ -100,9 +102,50 @@ pub fn write(report: &Report, limit: Option<usize>, out: &mut impl Write) -> Res
 /// What was in force as of the latest cycle whose record was read.
 pub(super) fn settings(report: &Report) -> Option<String> {
     let record = report.gc.iter().rev().find_map(|row| row.record.as_ref())?;
-    let gogc = record.gogc.map_or("off".into(), |percent| percent.to_string());
+    let gogc = gogc(record.gogc);
     let limit = record.memory_limit.map_or("off".into(), |limit| format_bytes(limit.max(0).unsigned_abs()));
     Some(format!("GOGC {gogc}, GOMEMLIMIT {limit}, GOMAXPROCS {}", record.procs))
+}
+
+/// What other settings would have changed.
+pub(super) fn advice(report: &Report, text: &mut String) {
+    let Some(advice) = &report.gc_advice else { return };
+    text.push_str(&format!("\n{}:\n", advice_title(advice)));
+    let mut lines = vec![SCENARIOS.map(str::to_uppercase)];
+    lines.extend(scenario_lines(advice));
+    align(&lines, SCENARIOS.len() - 1, text);
+    for sentence in &advice.advice {
+        line(text, &format!("- {sentence}"));
+    }
+}
+
+pub(super) fn advice_title(advice: &GcAdvice) -> String {
+    let (allocated, seconds) = (format_bytes(advice.allocated_bytes), advice.seconds);
+    format!("GC with other settings, over {allocated} allocated in {seconds:.1} s")
+}
+
+/// What stands above each column of [`scenario_lines`].
+pub(super) const SCENARIOS: [&str; 6] = ["GOGC", "GOMEMLIMIT", "Cycles", "Peak heap", "GC CPU", ""];
+
+/// What was seen, then what is expected of other settings.
+pub(super) fn scenario_lines(advice: &GcAdvice) -> Vec<[String; 6]> {
+    let others = advice.scenarios.iter().map(|scenario| (scenario, "expected"));
+    let cells = |(scenario, how): (&Scenario, &str)| {
+        let limited = if scenario.cpu_limited { ", more than the runtime allows" } else { "" };
+        [
+            gogc(scenario.gogc),
+            scenario.memory_limit.map_or("off".into(), format_bytes),
+            format!("{:.1}", scenario.cycles),
+            format_bytes(scenario.peak_heap_bytes),
+            format!("{:.1}%", scenario.gc_cpu_percent),
+            format!("{how}{limited}"),
+        ]
+    };
+    std::iter::once((&advice.seen, "seen")).chain(others).map(cells).collect()
+}
+
+fn gogc(percent: Option<i32>) -> String {
+    percent.map_or("off".into(), |percent| percent.to_string())
 }
 
 const COLUMNS: usize = 11;
@@ -212,6 +255,34 @@ mod tests {
             let few = Copied { words: &words[..22], ..copied };
             prop_assert_eq!(few.cycle(), None);
         }
+    }
+
+    #[test]
+    fn other_settings_are_a_row_each() {
+        let mut state = State::default();
+        for cycle in 1..=5 {
+            state.apply(&Event::GcCycle(GcCycle {
+                cycle,
+                trigger: Some(GcTrigger::Heap),
+                end_ns: u64::from(cycle) * 1_000_000_000,
+                dedicated_ns: 100_000_000,
+                heap_after: 100 << 20,
+                heap_marked: 50 << 20,
+                heap_goal: 100 << 20,
+                max_procs: 2,
+                gc_percent: 100,
+                memory_limit: i64::MAX,
+                ..GcCycle::default()
+            }));
+        }
+        let mut text = String::new();
+        advice(&Report::build(&state), &mut text);
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let lines: Vec<String> = text.lines().map(words).collect();
+        assert_eq!(lines[1], "GC with other settings, over 200.0 MiB allocated in 4.0 s:");
+        assert_eq!(lines[3], "100 off 4.0 100.0 MiB 5.0% seen");
+        assert_eq!(lines[5], "200 off 2.0 150.0 MiB 2.5% expected");
+        assert!(text.contains("\n- GOMEMLIMIT=110MiB would have left a tenth"), "{text}");
     }
 
     #[test]

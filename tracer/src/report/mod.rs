@@ -6,6 +6,7 @@
 mod baseline;
 pub mod diff;
 pub mod gc;
+pub mod gc_advice;
 pub mod goroutines;
 mod kind;
 mod life;
@@ -63,6 +64,8 @@ pub struct Report {
     pub stw: Vec<gc::Stops>,
     /// How long allocations had to wait for GC assists, by stack.
     pub assists: Vec<gc::Assists>,
+    /// `None`: too few cycles were seen.
+    pub gc_advice: Option<gc_advice::GcAdvice>,
     /// Of a session, else empty.
     pub phases: Vec<Phase>,
     /// What the user has marked.
@@ -229,6 +232,7 @@ impl Report {
             gc: gc::timeline(state, &estimator, start.time_ns),
             stw: gc::stops(state),
             assists: gc::assists(state),
+            gc_advice: gc_advice::build(state, start.time_ns),
             phases: phases::build(state, start.time_ns, end_ns),
             marks: marks::build(state),
             findings: [],

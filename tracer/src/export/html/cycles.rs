@@ -1,8 +1,10 @@
-//! The GC of a page: cycles, stops of the world, assists.
+//! The GC of a page: cycles, stops of the world, assists, other settings.
 
 use maud::{Markup, html};
 
-use super::super::gc::{HEADING, NUMBERS, assist_lines, cells, settings, stop_lines};
+use super::super::gc::{
+    HEADING, NUMBERS, SCENARIOS, advice_title, assist_lines, cells, scenario_lines, settings, stop_lines,
+};
 use super::plain_table;
 use crate::base::units::format_count;
 use crate::report::Report;
@@ -33,6 +35,10 @@ pub(super) fn section(report: &Report) -> Markup {
             @if !assists.is_empty() {
                 (plain_table("Assists, by the line that had to wait", ["Count", "Total", "Longest", "Line"],
                     &assists, 3))
+            }
+            @if let Some(advice) = &report.gc_advice {
+                (plain_table(&advice_title(advice), SCENARIOS, &scenario_lines(advice), SCENARIOS.len() - 1))
+                ul { @for sentence in &advice.advice { li { (sentence) } } }
             }
         }
     }
