@@ -3,8 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use tracer::capture::Reader;
+use tracer::detect;
 use tracer::model::State;
-use tracer::report::Report;
 use tracer::source::Replay;
 
 fuzz_target!(|data: &[u8]| {
@@ -19,7 +19,7 @@ fn report(file: &[u8]) {
     for event in Replay::new(reader) {
         state.apply(&event.expect("memory does not fail"));
     }
-    let report = Report::build(&state);
+    let report = detect::report(&state);
     tracer::export::text::write(&report, &Default::default(), &mut Vec::new()).expect("text");
     tracer::export::pprof::write(&report, &mut Vec::new()).expect("pprof");
 }

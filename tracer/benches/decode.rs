@@ -5,9 +5,9 @@ mod common;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use tracer::capture::{Reader, Writer};
+use tracer::detect;
 use tracer::event::Event;
 use tracer::model::State;
-use tracer::report::Report;
 use tracer::source::Replay;
 
 const EVENTS: u64 = 1_000_000;
@@ -55,6 +55,6 @@ fn report(bencher: Bencher) {
         for event in Replay::new(Reader::new(file.as_slice(), "memory").expect("capture")) {
             state.apply(&event.expect("memory"));
         }
-        Report::build(&state)
+        detect::report(&state)
     });
 }

@@ -26,13 +26,16 @@ pub mod report;
 pub mod source;
 
 // Tier 5
-pub mod export;
+pub mod detect;
 
 // Tier 6
-pub mod session;
+pub mod export;
 
 // Tier 7
-pub mod script;
+pub mod session;
 
 // Tier 8
+pub mod script;
+
+// Tier 9
 pub mod cli;

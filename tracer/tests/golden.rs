@@ -298,7 +298,7 @@ fn report(file: &[u8]) -> Report {
     for event in Replay::new(Reader::new(file, "memory").unwrap()) {
         state.apply(&event.unwrap());
     }
-    Report::build(&state)
+    tracer::detect::report(&state)
 }
 
 fn printed(write: impl Fn(&mut Vec<u8>) -> tracer::base::Result<()>) -> String {

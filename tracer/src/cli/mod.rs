@@ -1,4 +1,4 @@
-//! The command line: arguments, and one file per command (tier 8).
+//! The command line: arguments, and one file per command (tier 9).
 //!
 //! Data goes to stdout and everything else to stderr, so that output can be piped.
 

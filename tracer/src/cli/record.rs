@@ -13,10 +13,10 @@ use super::{begin, is_watched, note, open, runtime, write_json};
 use crate::base::units::format_count;
 use crate::base::{Error, Result};
 use crate::capture::Writer;
+use crate::detect;
 use crate::event::{EndReason, Event};
 use crate::model::State;
 use crate::plan::Mark;
-use crate::report::Report;
 use crate::session::{self, Observer, Options, Recording};
 use crate::target::{Identity, Spawned};
 
@@ -155,5 +155,5 @@ fn conclude(args: &Record, path: &Path, recording: &Recording) -> Result<()> {
         summary(&recording.state),
         path.display()
     ));
-    if args.json { write_json(&Report::build(&recording.state)) } else { Ok(()) }
+    if args.json { write_json(&detect::report(&recording.state)) } else { Ok(()) }
 }

@@ -7,6 +7,7 @@ use super::args::{Colors, Format, Report as Args};
 use super::{check_terminal, deliver, filter, watched_read};
 use crate::base::{Error, Result};
 use crate::capture::Reader;
+use crate::detect;
 use crate::export::flame::{Colours, FlameOptions};
 use crate::export::{csv, flame, folded, gc, html, json, perfetto, pprof, text};
 use crate::model::State;
@@ -29,7 +30,7 @@ pub(super) fn run(args: &Args) -> Result<u8> {
         state.apply(event);
         timeline.apply(event);
     })?;
-    let mut report = Report::build(&state);
+    let mut report = detect::report(&state);
     if let Some(regex) = &filter {
         report.retain(regex);
     }

@@ -1,4 +1,4 @@
-//! Reports put out as text, JSON, CSV, pprof, folded stacks, flame graphs or pages (tier 5).
+//! Reports put out as text, JSON, CSV, pprof, folded stacks, flame graphs or pages (tier 6).
 
 pub mod csv;
 pub mod diff;

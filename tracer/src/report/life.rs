@@ -4,7 +4,8 @@ use hashbrown::HashMap;
 use serde::Serialize;
 
 use super::sampling::SeenCall;
-use crate::model::{AGES, Alive, ByAge, Growth, Live};
+pub use crate::model::LivePoint;
+use crate::model::{AGES, Alive, ByAge, Live, median_slope};
 
 /// The lives of a site's objects that were allocated during the capture.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -21,6 +22,9 @@ pub struct Life {
     /// cycles. `None` before the second.
     pub growth_bytes_per_cycle: Option<f64>,
     pub growth_bytes_per_minute: Option<f64>,
+    /// What these are computed from; no part of the JSON.
+    #[serde(skip)]
+    pub history: Vec<LivePoint>,
 }
 
 /// Objects by the number of GC cycles they survived.
@@ -79,9 +83,13 @@ impl<'a> Lives<'a> {
             ages(&mut life.survival.died, &died.after, &add_died);
         }
         let factors: Vec<(u32, f64)> = calls.iter().map(|call| (call.index, call.weight.alive())).collect();
-        let growth = self.live.growth(&factors);
-        life.growth_bytes_per_cycle = growth.map(|Growth { bytes_per_cycle, .. }| bytes_per_cycle);
-        life.growth_bytes_per_minute = growth.map(|Growth { bytes_per_minute, .. }| bytes_per_minute);
+        life.history = self.live.history(&factors);
+        let slope = |x: fn(&LivePoint) -> f64| {
+            let points: Vec<(f64, f64)> = life.history.iter().map(|point| (x(point), point.bytes)).collect();
+            median_slope(&points)
+        };
+        life.growth_bytes_per_cycle = slope(|point| f64::from(point.epoch));
+        life.growth_bytes_per_minute = slope(|point| point.time_ns as f64 / 60e9);
         (self.live.latest_judged().map(|_| (objects, bytes)), life)
     }
 

@@ -5,6 +5,7 @@
 
 mod baseline;
 pub mod diff;
+mod finding;
 pub mod gc;
 pub mod gc_advice;
 pub mod goroutines;
@@ -30,8 +31,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use regex::Regex;
 use serde::Serialize;
 
+pub use finding::{Evidence, Finding, LeakKind, Outcome, Series, Severity, Stage, StageName, Verdict};
 pub use kind::Kind;
-pub use life::{Life, Survival};
+pub use life::{Life, LivePoint, Survival};
 pub use marks::{Mark, Region};
 pub use overhead::{Breaker, Cost};
 pub use phases::Phase;
@@ -70,8 +72,9 @@ pub struct Report {
     pub phases: Vec<Phase>,
     /// What the user has marked.
     pub marks: Vec<Mark>,
-    /// What the detectors found: none exist yet.
-    pub findings: [(); 0],
+    /// What the detectors say, which stand above this tier; `None`: nobody has asked them.
+    pub verdict: Option<Verdict>,
+    pub findings: Vec<Finding>,
 }
 
 /// The process that was captured.
@@ -235,7 +238,8 @@ impl Report {
             gc_advice: gc_advice::build(state, start.time_ns),
             phases: phases::build(state, start.time_ns, end_ns),
             marks: marks::build(state),
-            findings: [],
+            verdict: None,
+            findings: Vec::new(),
         };
         report.capture.notes = notes::all(state, &report, &sums);
         report.sort_by(Measure::AllocBytes);

@@ -35,6 +35,9 @@ pub struct Site {
     pub life: Option<Life>,
     /// Innermost first.
     pub frames: Vec<Frame>,
+    /// Indices of the calls it is made of, as the live heap has them; no part of the JSON.
+    #[serde(skip)]
+    pub calls: Vec<u32>,
 }
 
 /// One function of a site's stack.
@@ -190,6 +193,7 @@ fn site(
         error_bytes: estimator.error(&parts.calls, lives.filter(|_| live.is_some())),
         life,
         frames,
+        calls: parts.calls.iter().map(|call| call.index).collect(),
     }
 }
 

@@ -1,5 +1,5 @@
 //! Scripted sessions: a file says what to record of which process, in which phases, what to
-//! do when, and what has to hold (tier 7).
+//! do when, and what has to hold (tier 8).
 
 mod command;
 mod expr;

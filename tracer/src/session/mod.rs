@@ -1,4 +1,4 @@
-//! The loop that moves events from a source to a capture file and a model (tier 6).
+//! The loop that moves events from a source to a capture file and a model (tier 7).
 
 mod auto;
 mod burst;

@@ -212,6 +212,7 @@ mod tests {
             error_bytes: None,
             life: None,
             frames: vec![frame(function), frame("main.main")],
+            calls: Vec::new(),
         }
     }
 

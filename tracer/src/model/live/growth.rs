@@ -3,12 +3,15 @@
 /// Cycles remembered: enough for a slope, few enough to compare each with each.
 const POINTS: usize = 64;
 
-/// Slopes of live bytes: medians over all pairs of cycles (Theil–Sen), which a single odd
-/// cycle does not move.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Growth {
-    pub bytes_per_cycle: f64,
-    pub bytes_per_minute: f64,
+/// What was alive of some calls together after a GC cycle.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct LivePoint {
+    /// Begun by the cycle.
+    pub epoch: u32,
+    /// When it was judged, CLOCK_MONOTONIC nanoseconds.
+    pub time_ns: u64,
+    /// By size class.
+    pub bytes: f64,
 }
 
 /// Live bytes by call after each of some judged cycles, evenly spread over all of them.
@@ -62,25 +65,19 @@ impl History {
         self.memory = self.calls.iter().map(|call| size_of_val(call) + size_of_val(call.as_slice())).sum();
     }
 
-    /// Of some calls taken together, each weighted; `None` before a second cycle is remembered.
-    pub(super) fn growth(&self, calls: &[(u32, f64)]) -> Option<Growth> {
-        let mut series: Vec<f64> = vec![0.0; self.points.len()];
+    /// Of some calls taken together, each weighted, after each of the cycles remembered.
+    pub(super) fn of(&self, calls: &[(u32, f64)]) -> Vec<LivePoint> {
+        let point = |point: &Point| LivePoint { epoch: point.epoch, time_ns: point.time_ns, bytes: 0.0 };
+        let mut series: Vec<LivePoint> = self.points.iter().map(point).collect();
         let known = |&(call, weight): &(u32, f64)| Some((self.calls.get(call as usize)?, weight));
         for (call, weight) in calls.iter().filter_map(known) {
             for (number, bytes) in call {
                 if let Ok(at) = self.points.binary_search_by_key(number, |point| point.number) {
-                    series[at] += *bytes as f64 * weight;
+                    series[at].bytes += *bytes as f64 * weight;
                 }
             }
         }
-        let slope = |x: fn(&Point) -> f64| {
-            let points: Vec<(f64, f64)> = self.points.iter().map(x).zip(series.iter().copied()).collect();
-            median_slope(&points)
-        };
-        Some(Growth {
-            bytes_per_cycle: slope(|point| f64::from(point.epoch))?,
-            bytes_per_minute: slope(|point| point.time_ns as f64 / 60e9)?,
-        })
+        series
     }
 
     /// Bytes of memory it takes.
@@ -108,6 +105,12 @@ pub fn median_slope(points: &[(f64, f64)]) -> Option<f64> {
 mod tests {
     use super::*;
 
+    fn slope(history: &[LivePoint]) -> Option<f64> {
+        let points: Vec<(f64, f64)> =
+            history.iter().map(|point| (f64::from(point.epoch), point.bytes)).collect();
+        median_slope(&points)
+    }
+
     #[test]
     fn a_steady_leak_has_its_slope_however_long_it_runs() {
         let mut history = History::default();
@@ -116,21 +119,19 @@ mod tests {
             history.add(n, u64::from(n) * 1_000_000_000, &[u64::from(n) * 48, other]);
         }
         assert!(history.points.len() < POINTS && history.points.len() >= POINTS / 4);
-        let growth = history.growth(&[(0, 1.0)]).expect("points");
-        assert_eq!((growth.bytes_per_cycle, growth.bytes_per_minute), (48.0, 48.0 * 60.0));
-        let other = history.growth(&[(1, 1.0)]).expect("points");
-        assert_eq!(other.bytes_per_cycle, 0.0);
-        assert_eq!(history.growth(&[(0, 1.0), (7, 1.0)]), Some(growth));
+        let leak = history.of(&[(0, 1.0)]);
+        assert!(leak.iter().all(|point| point.bytes == f64::from(point.epoch) * 48.0), "{leak:?}");
+        assert_eq!(slope(&leak), Some(48.0));
+        assert_eq!(slope(&history.of(&[(1, 1.0)])), Some(0.0));
+        assert_eq!(history.of(&[(0, 1.0), (7, 1.0)]), leak);
     }
 
     #[test]
     fn one_cycle_is_no_trend_and_a_late_call_began_at_nothing() {
         let mut history = History::default();
         history.add(1, 1, &[10]);
-        assert_eq!(history.growth(&[(0, 1.0)]), None);
+        assert_eq!(slope(&history.of(&[(0, 1.0)])), None);
         history.add(2, 60_000_000_001, &[10, 100]);
-        let growth = history.growth(&[(1, 1.0)]).expect("two points");
-        assert_eq!(growth.bytes_per_cycle, 100.0);
-        assert!((growth.bytes_per_minute - 100.0).abs() < 1e-6);
+        assert_eq!(slope(&history.of(&[(1, 1.0)])), Some(100.0));
     }
 }

@@ -18,7 +18,7 @@ use hashbrown::HashMap;
 
 use cohorts::{Cohort, Cohorts};
 use growth::History;
-pub use growth::{Growth, median_slope};
+pub use growth::{LivePoint, median_slope};
 pub use page::Fate;
 use page::{Object, PAGE, Page};
 use table::PageTable;
@@ -286,10 +286,10 @@ impl Live {
         self.population.died.get(call as usize).copied().unwrap_or_default()
     }
 
-    /// How the survivors of some calls together have grown from cycle to cycle, given what
-    /// each object of a call counts for.
-    pub fn growth(&self, calls: &[(u32, f64)]) -> Option<Growth> {
-        self.history.growth(calls)
+    /// How many bytes of some calls together were alive after up to 64 of the judged cycles, evenly
+    /// spread over all of them, given what each object of a call counts for.
+    pub fn history(&self, calls: &[(u32, f64)]) -> Vec<LivePoint> {
+        self.history.of(calls)
     }
 
     /// Calls of which not each object is followed, and the fewest that are: one in so many.
