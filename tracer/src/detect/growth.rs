@@ -1,31 +1,79 @@
 //! What grows for reasons that no other detector knows: the survivors of a site, GC after GC.
 
-use super::{Case, Suspect};
+use super::{Case, Suspect, function};
 use crate::base::units::format_bytes;
-use crate::report::{Evidence, Finding, LeakKind, Severity};
+use crate::report::{Evidence, Finding, Kind, LeakKind, Severity};
 
 pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
-    case.suspects.iter().map(|suspect| finding(case, suspect)).collect()
+    // What the runtime keeps for itself grows with something of the program.
+    let is_programs = |suspect: &&Suspect| case.site(suspect).kind != Kind::Runtime;
+    case.suspects.iter().filter(is_programs).map(|suspect| finding(case, suspect)).collect()
 }
 
 fn finding(case: &Case<'_>, suspect: &Suspect) -> Finding {
     let site = case.site(suspect);
-    let rate = format_bytes(suspect.trend.bytes_per_s.max(0.0) as u64);
-    let function = site.frames.first().map_or("?", |frame| frame.function.as_str());
+    let what = if site.type_name.is_empty() { "memory" } else { &site.type_name };
+    let rate = format_bytes(suspect.trend.bytes_per_s as u64);
     Finding {
         kind: LeakKind::Growth,
         severity: Severity::Critical,
-        confidence: 1.0 - suspect.trend.p_value,
+        confidence: suspect.confidence,
         site: Some(site.id.clone()),
         sites: vec![site.id.clone()],
         frames: site.frames.clone(),
         growth_bytes_per_s: suspect.trend.bytes_per_s,
-        summary: format!("what {function} allocates stays alive: {rate} more each second"),
-        evidence: vec![Evidence {
-            what: format!("live bytes after {} GC cycles grow by {rate}/s", suspect.series.points.len()),
-            series: Some(suspect.series.clone()),
-        }],
-        advice: "Find what refers to these objects, and drop the reference when they are done with.".into(),
-        disproof: "The site's live bytes stay the same, or fall, while the load does not.".into(),
+        summary: format!(
+            "{what} that {} allocates is never freed: {rate} more each second",
+            function(&site.frames)
+        ),
+        evidence: evidence(case, suspect),
+        advice: "Find out what refers to these objects, and drop the reference when they are done with: \
+                 delete the map entry, shorten the slice, end the goroutine, or bound what keeps them."
+            .into(),
+        disproof: "Under the same load live bytes of this site stop growing, or objects that are older than \
+                   this capture's half die after all, as those of a cache with a bound not yet reached do."
+            .into(),
     }
+}
+
+/// That a site's live bytes grow, as every finding that rests on this says it.
+pub(super) fn evidence(case: &Case<'_>, suspect: &Suspect) -> Vec<Evidence> {
+    let site = case.site(suspect);
+    let points = &suspect.series.points;
+    let ends = match points.as_slice() {
+        [first, .., last] => {
+            format!("from {} to {} in {:.0} s", bytes(first.1), bytes(last.1), last.0 - first.0)
+        }
+        _ => String::new(),
+    };
+    let mut evidence = vec![Evidence {
+        what: format!(
+            "Live bytes after GC cycles grow {ends}, by {} each second; noise does so with a chance of {:.0e}.",
+            bytes(suspect.trend.bytes_per_s),
+            suspect.trend.p_value.max(1e-15)
+        ),
+        series: Some(suspect.series.clone()),
+    }];
+    if let (Some(life), Some(objects)) = (&site.life, site.live_objects.filter(|objects| *objects > 0)) {
+        let old: u64 = life.survival.live.iter().skip(3).fold(0, |sum: u64, n| sum.saturating_add(*n));
+        let percent = 100.0 * old as f64 / objects as f64;
+        evidence.push(Evidence::of(format!(
+            "Of {objects} objects alive {percent:.0}% have survived 4 GC cycles or more."
+        )));
+    }
+    if let Some(trend) = case.heap.trend.filter(|trend| trend.bytes_per_s > 0.0) {
+        let percent = (100.0 * suspect.trend.bytes_per_s / trend.bytes_per_s).min(100.0);
+        evidence.push(Evidence {
+            what: format!(
+                "All of the heap grows by {} each second: this site explains {percent:.0}% of it.",
+                bytes(trend.bytes_per_s)
+            ),
+            series: None,
+        });
+    }
+    evidence
+}
+
+fn bytes(amount: f64) -> String {
+    format_bytes(amount.max(0.0) as u64)
 }

@@ -1,32 +1,53 @@
 //! Leak detectors: which sites' survivors grow, whether that is a leak, of which kind, and what
 //! cures it (tier 5).
 //!
-//! Pure: a capture's [`State`] and what a [`Report`] says of it come in, findings come out.
+//! Pure: a capture's [`State`] and what a [`Report`] says of it come in, findings come out. Each
+//! kind of leak has a file with one function, `look`, which is listed in [`DETECTORS`].
 
 mod case;
+mod claims;
 mod growth;
+mod heap;
+mod shape;
 mod trend;
+mod verdict;
 
 pub use case::{Case, Suspect};
 pub use trend::Trend;
 
 use crate::model::State;
-use crate::report::{Finding, Report};
+use crate::report::{Finding, Frame, Report};
 
 /// Looks for one kind of leak.
 type Detector = fn(&Case<'_>) -> Vec<Finding>;
 
-/// The most specific first: what one has explained, those below it are not asked about.
+/// The most specific first: what one has explained, those below it need not explain again.
 const DETECTORS: &[Detector] = &[growth::look];
 
 /// What a capture says, with findings and a verdict: everything that shows a report shows this.
 pub fn report(state: &State) -> Report {
     let mut report = Report::build(state);
-    report.findings = findings(&Case::new(state, &report));
+    let case = Case::new(state, &report);
+    let said = DETECTORS.iter().flat_map(|look| look(&case)).collect();
+    let findings = claims::settle(&case, said);
+    let verdict = report.capture.following.map(|_| verdict::of(&case, &findings));
+    report.findings = findings;
+    report.verdict = verdict;
     report
 }
 
-/// What the detectors say of it.
-fn findings(case: &Case<'_>) -> Vec<Finding> {
-    DETECTORS.iter().flat_map(|look| look(case)).collect()
+/// The innermost function of the program itself, as far as it can be told from the libraries that
+/// it uses; else of all.
+fn function(frames: &[Frame]) -> &str {
+    own(frames).next().or(frames.first()).map_or("?", |frame| frame.function.as_str())
+}
+
+/// Frames that are not of Go's own packages, innermost first: these have no dot in the first
+/// element of their path, as domains have.
+fn own(frames: &[Frame]) -> impl Iterator<Item = &Frame> {
+    frames.iter().filter(|frame| {
+        let first = frame.function.split('/').next().unwrap_or_default();
+        let has_path = frame.function.contains('/');
+        if has_path { first.contains('.') } else { first.starts_with("main.") }
+    })
 }

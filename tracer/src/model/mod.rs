@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 
 pub use calls::{Call, CallSums, Calls, Tally};
-pub use live::{AGES, Alive, ByAge, Died, Fate, Live, LivePoint, median_slope};
+pub use live::{AGES, Alive, Births, ByAge, Died, Fate, Live, LivePoint, median_slope};
 pub use marks::{Marked, Marks, Passed};
 pub use windows::{Batch, Windows};
 

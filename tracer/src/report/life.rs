@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::sampling::SeenCall;
 pub use crate::model::LivePoint;
-use crate::model::{AGES, Alive, ByAge, Live, median_slope};
+use crate::model::{AGES, Alive, Births, ByAge, Live, median_slope};
 
 /// The lives of a site's objects that were allocated during the capture.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -50,6 +50,7 @@ impl Default for Survival {
 pub(super) struct Lives<'a> {
     live: &'a Live,
     alive: HashMap<u32, Alive>,
+    births: Births,
     /// See [`Live::alive_by_window`]; empty where there are no windows.
     by_window: HashMap<u32, Vec<(u32, u64)>>,
 }
@@ -57,7 +58,7 @@ pub(super) struct Lives<'a> {
 impl<'a> Lives<'a> {
     pub(super) fn new(live: &'a Live, in_windows: bool) -> Lives<'a> {
         let by_window = if in_windows { live.alive_by_window() } else { HashMap::new() };
-        Lives { live, alive: live.alive(), by_window }
+        Lives { live, alive: live.alive(), births: live.births(), by_window }
     }
 
     /// Of a site, given its calls and what each of their objects stands for: objects and
@@ -83,7 +84,7 @@ impl<'a> Lives<'a> {
             ages(&mut life.survival.died, &died.after, &add_died);
         }
         let factors: Vec<(u32, f64)> = calls.iter().map(|call| (call.index, call.weight.alive())).collect();
-        life.history = self.live.history(&factors);
+        life.history = self.live.history(&factors, &self.births);
         let slope = |x: fn(&LivePoint) -> f64| {
             let points: Vec<(f64, f64)> = life.history.iter().map(|point| (x(point), point.bytes)).collect();
             median_slope(&points)

@@ -12,6 +12,30 @@ pub struct LivePoint {
     pub time_ns: u64,
     /// By size class.
     pub bytes: f64,
+    /// Of these, what had survived at least [`OLD`] cycles by then.
+    pub old_bytes: f64,
+    /// And what the latest of the judged cycles still found alive.
+    pub kept_bytes: f64,
+}
+
+/// GC cycles that an object has survived when it is of no passing use any more.
+const OLD: u32 = 3;
+
+/// What is alive of a call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Bytes {
+    all: u64,
+    old: u64,
+}
+
+impl Bytes {
+    /// Adds what survived the cycle before `epoch`, born in epoch `born`.
+    pub(super) fn add(&mut self, bytes: u64, born: u32, epoch: u32) {
+        self.all = self.all.wrapping_add(bytes);
+        if epoch.saturating_sub(born) >= OLD {
+            self.old = self.old.wrapping_add(bytes);
+        }
+    }
 }
 
 /// Live bytes by call after each of some judged cycles, evenly spread over all of them.
@@ -22,8 +46,8 @@ pub(super) struct History {
     /// Every so many of them is remembered.
     stride: u32,
     points: Vec<Point>,
-    /// By call: which judged cycle, and the bytes; 0 before the first of them.
-    calls: Vec<Vec<(u32, u64)>>,
+    /// By call: after which judged cycle how much; nothing before the first of them.
+    calls: Vec<Vec<(u32, Bytes)>>,
     /// Bytes that `calls` take.
     memory: usize,
 }
@@ -38,7 +62,7 @@ struct Point {
 
 impl History {
     /// A cycle was judged, which left so many bytes alive by call.
-    pub(super) fn add(&mut self, epoch: u32, time_ns: u64, bytes: &[u64]) {
+    pub(super) fn add(&mut self, epoch: u32, time_ns: u64, bytes: &[Bytes]) {
         let number = self.count;
         self.count = self.count.wrapping_add(1);
         self.stride = self.stride.max(1);
@@ -49,8 +73,10 @@ impl History {
         if self.calls.len() < bytes.len() {
             self.calls.resize(bytes.len(), Vec::new());
         }
-        for (call, &bytes) in self.calls.iter_mut().zip(bytes.iter().chain(std::iter::repeat(&0))) {
-            if bytes > 0 || !call.is_empty() {
+        for (call, &bytes) in
+            self.calls.iter_mut().zip(bytes.iter().chain(std::iter::repeat(&Bytes::default())))
+        {
+            if bytes.all > 0 || !call.is_empty() {
                 call.push((number, bytes));
             }
         }
@@ -67,13 +93,15 @@ impl History {
 
     /// Of some calls taken together, each weighted, after each of the cycles remembered.
     pub(super) fn of(&self, calls: &[(u32, f64)]) -> Vec<LivePoint> {
-        let point = |point: &Point| LivePoint { epoch: point.epoch, time_ns: point.time_ns, bytes: 0.0 };
+        let point =
+            |&Point { epoch, time_ns, .. }: &Point| LivePoint { epoch, time_ns, ..LivePoint::default() };
         let mut series: Vec<LivePoint> = self.points.iter().map(point).collect();
         let known = |&(call, weight): &(u32, f64)| Some((self.calls.get(call as usize)?, weight));
         for (call, weight) in calls.iter().filter_map(known) {
             for (number, bytes) in call {
                 if let Ok(at) = self.points.binary_search_by_key(number, |point| point.number) {
-                    series[at].bytes += *bytes as f64 * weight;
+                    series[at].bytes += bytes.all as f64 * weight;
+                    series[at].old_bytes += bytes.old as f64 * weight;
                 }
             }
         }
@@ -105,6 +133,10 @@ pub fn median_slope(points: &[(f64, f64)]) -> Option<f64> {
 mod tests {
     use super::*;
 
+    fn alive(all: u64) -> Bytes {
+        Bytes { all, old: 0 }
+    }
+
     fn slope(history: &[LivePoint]) -> Option<f64> {
         let points: Vec<(f64, f64)> =
             history.iter().map(|point| (f64::from(point.epoch), point.bytes)).collect();
@@ -116,7 +148,7 @@ mod tests {
         let mut history = History::default();
         for n in 0..1000_u32 {
             let other = if n % 7 == 0 { 1 << 30 } else { 1 << 20 };
-            history.add(n, u64::from(n) * 1_000_000_000, &[u64::from(n) * 48, other]);
+            history.add(n, u64::from(n) * 1_000_000_000, &[alive(u64::from(n) * 48), alive(other)]);
         }
         assert!(history.points.len() < POINTS && history.points.len() >= POINTS / 4);
         let leak = history.of(&[(0, 1.0)]);
@@ -129,9 +161,9 @@ mod tests {
     #[test]
     fn one_cycle_is_no_trend_and_a_late_call_began_at_nothing() {
         let mut history = History::default();
-        history.add(1, 1, &[10]);
+        history.add(1, 1, &[alive(10)]);
         assert_eq!(slope(&history.of(&[(0, 1.0)])), None);
-        history.add(2, 60_000_000_001, &[10, 100]);
+        history.add(2, 60_000_000_001, &[alive(10), alive(100)]);
         assert_eq!(slope(&history.of(&[(1, 1.0)])), Some(100.0));
     }
 }

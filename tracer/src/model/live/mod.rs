@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 
 use cohorts::{Cohort, Cohorts};
-use growth::History;
+use growth::{Bytes, History};
 pub use growth::{LivePoint, median_slope};
 pub use page::Fate;
 use page::{Object, PAGE, Page};
@@ -55,6 +55,10 @@ pub struct Died {
     /// Objects, by the GC cycles they had survived.
     pub after: ByAge,
 }
+
+/// Bytes alive by call and the epoch they were born in, ascending.
+#[derive(Debug, Default)]
+pub struct Births(HashMap<u32, Vec<(u32, u64)>>);
 
 /// Objects of one call that are not known to be dead.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -227,11 +231,10 @@ impl Live {
     ) -> BTreeMap<u64, (u64, u64)> {
         self.judged = Some(epoch);
         let mut survivors: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
-        let mut bytes: Vec<u64> = Vec::new();
+        let mut bytes: Vec<Bytes> = Vec::new();
         for cohort in self.population.cohorts.iter().filter(|cohort| cohort.epoch < epoch) {
             let (more_objects, more_bytes) = self.population.count(cohort);
-            let of_call = of_call(&mut bytes, cohort.call);
-            *of_call = of_call.wrapping_add(more_bytes);
+            of_call(&mut bytes, cohort.call).add(more_bytes, cohort.epoch, epoch);
             let (objects, total) = survivors.entry(group(cohort.call)).or_default();
             *total = total.wrapping_add(more_bytes);
             *objects = objects.wrapping_add(more_objects);
@@ -288,8 +291,31 @@ impl Live {
 
     /// How many bytes of some calls together were alive after up to 64 of the judged cycles, evenly
     /// spread over all of them, given what each object of a call counts for.
-    pub fn history(&self, calls: &[(u32, f64)]) -> Vec<LivePoint> {
-        self.history.of(calls)
+    pub fn history(&self, calls: &[(u32, f64)], births: &Births) -> Vec<LivePoint> {
+        let mut points = self.history.of(calls);
+        for (call, weight) in calls {
+            let mut kept = 0;
+            let mut born = births.0.get(call).into_iter().flatten().peekable();
+            for point in &mut points {
+                while let Some((_, bytes)) = born.next_if(|(epoch, _)| *epoch < point.epoch) {
+                    kept = u64::wrapping_add(kept, *bytes);
+                }
+                point.kept_bytes += kept as f64 * weight;
+            }
+        }
+        points
+    }
+
+    /// Of what epoch the survivors of the latest judged cycle are.
+    pub fn births(&self) -> Births {
+        let judged = self.judged.unwrap_or(0);
+        let mut births = Births::default();
+        for cohort in self.population.cohorts.iter().filter(|cohort| cohort.epoch < judged) {
+            let (_, bytes) = self.population.count(cohort);
+            births.0.entry(cohort.call).or_default().push((cohort.epoch, bytes));
+        }
+        births.0.values_mut().for_each(|born| born.sort_unstable());
+        births
     }
 
     /// Calls of which not each object is followed, and the fewest that are: one in so many.

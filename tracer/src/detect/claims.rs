@@ -1,0 +1,65 @@
+//! Makes one finding of what several detectors say of one leak, and orders them.
+
+use super::verdict::{LEAST_CONFIDENCE, SURE};
+use super::{Case, own};
+use crate::report::{Finding, LeakKind, Severity, Site};
+
+/// What is left to be said: detectors' claims come in with the most specific first.
+pub(super) fn settle(case: &Case<'_>, said: Vec<Finding>) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = Vec::new();
+    for mut finding in said {
+        if finding.confidence < LEAST_CONFIDENCE {
+            continue;
+        }
+        if finding.confidence < SURE {
+            finding.severity = finding.severity.min(Severity::Warning);
+        }
+        match findings.iter_mut().find(|known| is_same(case, known, &finding)) {
+            Some(known) => absorb(known, finding),
+            None => findings.push(finding),
+        }
+    }
+    findings.sort_by(|a, b| {
+        let key = |f: &Finding| std::cmp::Reverse(f.severity);
+        key(a).cmp(&key(b)).then(b.growth_bytes_per_s.total_cmp(&a.growth_bytes_per_s))
+    });
+    findings
+}
+
+/// Whether two findings speak of one thing: of the same sites, or the later one, which does not
+/// know why its site grows, of what the function of the other allocates beside it.
+fn is_same(case: &Case<'_>, known: &Finding, other: &Finding) -> bool {
+    if known.sites.iter().any(|site| other.sites.contains(site)) {
+        return true;
+    }
+    if other.kind != LeakKind::Growth || known.growth_bytes_per_s <= 0.0 {
+        return false;
+    }
+    let site = |id: &String| case.report.sites.iter().find(|site| site.id == *id);
+    let ours: Vec<&Site> = known.sites.iter().filter_map(site).collect();
+    other.sites.iter().filter_map(site).any(|site| ours.iter().any(|ours| are_near(ours, site)))
+}
+
+/// Whether one function of the program made both, itself or by way of one that it calls.
+fn are_near(a: &Site, b: &Site) -> bool {
+    let functions = |site: &Site| -> Vec<String> {
+        own(&site.frames).take(2).map(|frame| frame.function.clone()).collect()
+    };
+    let (a, b) = (functions(a), functions(b));
+    match (a.first(), b.first()) {
+        (Some(inner_a), Some(inner_b)) => b.contains(inner_a) || a.contains(inner_b),
+        _ => false,
+    }
+}
+
+/// Adds to a finding what else is said of the same leak. What grows is counted once by site.
+fn absorb(known: &mut Finding, other: Finding) {
+    let new: Vec<String> = other.sites.into_iter().filter(|site| !known.sites.contains(site)).collect();
+    if !new.is_empty() {
+        known.growth_bytes_per_s += other.growth_bytes_per_s;
+        known.evidence.extend(other.evidence);
+    }
+    known.sites.extend(new);
+    known.severity = known.severity.max(other.severity);
+    known.confidence = known.confidence.max(other.confidence);
+}
