@@ -12,9 +12,9 @@ import (
 
 // A file has records of one size.
 const (
-	files    = 16
+	files    = 8
 	smallest = 128
-	step     = 48
+	step     = 96
 	fileSize = 6 << 20
 	pageSize = 8 << 10
 )
@@ -35,7 +35,7 @@ func main() {
 // reload imports one file after the other again.
 func reload() {
 	file := 0
-	for range time.Tick(time.Second) {
+	for range time.Tick(time.Second / 2) {
 		load(file)
 		file = (file + 1) % files
 	}

@@ -10,9 +10,9 @@ import (
 
 // A file has records of one size.
 const (
-	files    = 16
+	files    = 8
 	smallest = 128
-	step     = 48
+	step     = 96
 	fileSize = 6 << 20
 	pageSize = 8 << 10
 )
@@ -33,7 +33,7 @@ func main() {
 // reload imports one file after the other again.
 func reload() {
 	file := 0
-	for range time.Tick(time.Second) {
+	for range time.Tick(time.Second / 2) {
 		load(file)
 		file = (file + 1) % files
 	}
@@ -43,7 +43,7 @@ func load(file int) {
 	size := smallest + file*step
 	records := parse(size)
 	var survivors [][]byte
-	copies := make([]byte, 0, fileSize/pageSize*size*2)
+	copies := make([]byte, 0, fileSize/pageSize*size*9/8)
 	for i := 0; i < len(records); i += pageSize / size {
 		copies = append(copies, records[i]...)
 		survivors = append(survivors, copies[len(copies)-size:])
