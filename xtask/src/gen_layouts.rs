@@ -35,11 +35,14 @@ const COLUMNS: [(&str, &str); 11] = [
 
 /// The rows: a struct, and those of its fields that heaptap reads. `_size` is the size
 /// of the struct. A struct or field that was renamed appears under each of its names.
-const ROWS: [(&str, &[&str]); 25] = [
+const ROWS: [(&str, &[&str]); 30] = [
     ("internal/abi.MapType", &["_size"]),
     ("internal/abi.OldMapType", &["_size"]),
     ("internal/abi.SwissMapType", &["_size"]),
     ("internal/abi.Type", &["Size_", "PtrBytes", "TFlag", "Kind_", "Str"]),
+    ("internal/runtime/maps.Map", &["_size", "used", "dirPtr", "dirLen", "globalDepth"]),
+    ("internal/runtime/maps.groupsReference", &["data", "lengthMask"]),
+    ("internal/runtime/maps.table", &["_size", "used", "capacity", "groups"]),
     ("runtime._type", &["size", "ptrdata", "tflag", "kind", "str"]),
     ("runtime.bucket", &["_size", "allnext", "typ", "size", "nstk"]),
     ("runtime.consistentHeapStats", &["stats"]),
@@ -88,6 +91,7 @@ const ROWS: [(&str, &[&str]); 25] = [
     ),
     ("runtime.gList", &["_size", "size"]),
     ("runtime.gobuf", &["sp", "pc"]),
+    ("runtime.hchan", &["_size", "qcount", "dataqsiz", "buf", "elemsize", "elemtype"]),
     (
         "runtime.heapStatsDelta",
         &[
@@ -104,6 +108,7 @@ const ROWS: [(&str, &[&str]); 25] = [
             "smallFreeCount",
         ],
     ),
+    ("runtime.hmap", &["_size", "count", "B", "buckets", "oldbuckets"]),
     ("runtime.m", &["g0", "curg", "p"]),
     ("runtime.maptype", &["_size"]),
     ("runtime.mcache", &["nextSample", "memProfRate", "tinyAllocs", "alloc"]),

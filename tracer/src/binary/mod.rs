@@ -238,6 +238,12 @@ impl Binary {
         Some(Symbol { addr: found.start, size: found.end - found.start })
     }
 
+    /// The name of the variable that holds `addr`, as `main.cache`; `None` when stripped.
+    pub fn variable_at(&self, addr: u64) -> Option<&str> {
+        let data = self.symbol_data.get_or_init(|| self.elf.symbols(false));
+        data.containing(addr).map(|variable| variable.name)
+    }
+
     /// The functions of `.symtab`, C functions included; empty when stripped.
     pub fn symbol_functions(&self) -> &Functions {
         self.symbol_functions.get_or_init(|| self.elf.symbols(true))

@@ -1,6 +1,7 @@
 //! What one Go version's runtime looks like in memory: the only place that decides by
 //! version.
 
+use super::container_layout::{Hchan, Maps};
 use super::offsets::Offsets;
 use super::version::GoVersion;
 use crate::base::{Error, Result};
@@ -45,6 +46,11 @@ pub struct Layout {
     pub types: Type,
     /// Whether objects with pointers above 512 bytes carry an 8-byte header.
     pub malloc_headers: bool,
+    /// `runtime.mspan`: the `*_type` of its one large object, where there are headers
+    pub large_type: Option<u64>,
+    pub maps: Maps,
+    /// `runtime.hchan`
+    pub hchan: Hchan,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -355,6 +361,9 @@ impl Layout {
             },
             // The field came with the headers (Go 1.22, runtime/mheap.go).
             malloc_headers: offsets.find(&[("runtime.mspan", "largeType")]).is_some(),
+            large_type: at("runtime.mspan", "largeType").ok(),
+            maps: Maps::from_offsets(&at)?,
+            hchan: Hchan::from_offsets(&at)?,
         })
     }
 }
@@ -556,7 +565,7 @@ impl Special {
 }
 
 /// Gives the offset of a struct's field, or its name when it has none.
-trait At: Fn(&'static str, &'static str) -> Result<u64, String> {}
+pub(super) trait At: Fn(&'static str, &'static str) -> Result<u64, String> {}
 impl<F: Fn(&'static str, &'static str) -> Result<u64, String>> At for F {}
 
 /// The oldest Go line that heaptap reads.

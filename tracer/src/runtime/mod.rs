@@ -1,5 +1,6 @@
 //! What the Go runtime looks like in memory: layouts, globals, counters, types, mark bits (tier 2).
 
+mod container_layout;
 mod counters;
 mod gc;
 mod globals;
@@ -9,6 +10,7 @@ mod marks;
 mod memstats;
 mod offsets;
 mod profile;
+pub mod references;
 mod scheduler;
 mod size_class;
 mod spans;
