@@ -4,6 +4,7 @@
 //! the same state. It keeps ids and addresses; `report` joins them with names.
 
 mod calls;
+mod holding;
 mod live;
 mod marks;
 #[cfg(test)]
@@ -15,7 +16,8 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 
 pub use calls::{Call, CallSums, Calls, Tally};
-pub use live::{AGES, Alive, Births, ByAge, Died, Fate, Live, LivePoint, median_slope};
+pub use holding::{Holding, Track};
+pub use live::{AGES, Alive, Births, ByAge, Died, Fate, Live, LivePoint, Placed, median_slope};
 pub use marks::{Marked, Marks, Passed};
 pub use windows::{Batch, Windows};
 
@@ -65,6 +67,8 @@ pub struct State {
     pub cost: Option<Cost>,
     /// From when on, and why, no allocation was recorded.
     pub tripped: Option<Tripped>,
+    /// Who holds objects, and the largest maps and channels; empty while nobody has looked.
+    pub holding: Holding,
     /// What was alive before the capture; `None`: it was not looked at.
     pub baseline: Option<Baseline>,
     pub notes: Vec<String>,
@@ -194,6 +198,10 @@ impl State {
             Event::Gauges(gauges) => {
                 self.latest_ns = self.latest_ns.max(gauges.time_ns);
                 self.gauges = Some(*gauges);
+            }
+            Event::Holders(holders) => {
+                self.latest_ns = self.latest_ns.max(holders.time_ns);
+                self.holding.add(holders);
             }
             Event::Window(window) => {
                 self.latest_ns = self.latest_ns.max(window.end_ns);

@@ -8,6 +8,7 @@
 mod cohorts;
 mod growth;
 mod page;
+mod place;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use growth::{Bytes, History};
 pub use growth::{LivePoint, median_slope};
 pub use page::Fate;
 use page::{Object, PAGE, Page};
+pub use place::Placed;
 use table::PageTable;
 
 use super::calls::of_call;

@@ -225,3 +225,24 @@ fn an_object_as_young_as_the_epoch_is_not_judged() {
     assert_eq!(live.objects(), 1);
     assert_eq!(live.dead(2, |_| Fate::Gone), [base(2)]);
 }
+
+#[test]
+fn objects_are_found_by_call_and_calls_by_address() {
+    let mut live = Live::new(u64::MAX, false);
+    for i in 0..100 {
+        // Slots of 9472 bytes: each begins in another page.
+        live.born(i % 2, &Alloc { ptr: base(1) + u64::from(i) * 9472, slot: 9472, ..Alloc::default() });
+    }
+    live.born(0, &Alloc { ptr: base(900), slot: 48, epoch: 5, ..Alloc::default() });
+    let groups = HashMap::from([(0, 7)]);
+    assert!(live.some_of(&groups, 8).is_empty(), "nothing was judged");
+    live.judged(5, 0, |_| 0);
+    let found = live.some_of(&groups, 8);
+    assert_eq!(found.keys().collect::<Vec<_>>(), [&7]);
+    assert_eq!((found[&7].len(), found[&7].iter().all(|at| at.size == 9472)), (8, true));
+    assert_eq!(found, live.some_of(&groups, 8));
+    assert_eq!(live.some_of(&groups, 1000)[&7].len(), 50);
+    assert_eq!(live.call_at(base(1) + 3 * 9472, 9472), Some(1));
+    assert_eq!(live.call_at(base(1) + 3 * 9472, 48), None);
+    assert_eq!((live.call_at(base(900), 48), live.call_at(base(900) + 48, 48)), (Some(0), None));
+}

@@ -1,0 +1,104 @@
+//! Who holds objects, as of the latest look, and how maps and channels have filled over time.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+
+use crate::event::{ChannelHeader, Held, Holders, MapHeader, SiteId, StackId};
+
+/// What all looks at the target's memory have found.
+#[derive(Debug, Default)]
+pub struct Holding {
+    pub looks: u64,
+    /// By call; those that were not looked at again stand as of the time before.
+    pub held: HashMap<(SiteId, StackId, u64), Held>,
+    /// By address.
+    pub maps: BTreeMap<u64, Track<MapHeader>>,
+    pub channels: BTreeMap<u64, Track<ChannelHeader>>,
+}
+
+/// A container over time.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Track<T> {
+    pub latest: T,
+    /// The number of the look that this is of.
+    pub seen: u64,
+    /// When (CLOCK_MONOTONIC nanoseconds), how many elements, and room for how many: of all the
+    /// time it was seen, the farther back the fewer.
+    pub points: Vec<(u64, u64, u64)>,
+}
+
+/// Containers of each kind that are remembered, and points of each.
+const CONTAINERS: usize = 256;
+const POINTS: usize = 64;
+
+impl Holding {
+    pub(super) fn add(&mut self, holders: &Holders) {
+        self.looks += 1;
+        for held in &holders.held {
+            self.held.insert((held.site, held.stack, held.type_addr), held.clone());
+        }
+        for map in &holders.maps {
+            let point = (holders.time_ns, map.count, map.capacity);
+            self.maps.entry(map.addr).or_default().add(map, self.looks, point);
+        }
+        for channel in &holders.channels {
+            let point = (holders.time_ns, channel.count, channel.capacity);
+            self.channels.entry(channel.addr).or_default().add(channel, self.looks, point);
+        }
+        forget(&mut self.maps);
+        forget(&mut self.channels);
+    }
+}
+
+impl<T: Clone> Track<T> {
+    fn add(&mut self, latest: &T, look: u64, point: (u64, u64, u64)) {
+        self.latest = latest.clone();
+        self.seen = look;
+        self.points.push(point);
+        if self.points.len() > POINTS {
+            let mut number = 0;
+            // The latest one stays.
+            self.points.retain(|_| {
+                number += 1;
+                number % 2 == 1
+            });
+        }
+    }
+}
+
+/// Drops those not seen for longest, so that there are not too many.
+fn forget<T>(tracks: &mut BTreeMap<u64, Track<T>>) {
+    if tracks.len() <= CONTAINERS {
+        return;
+    }
+    let mut seen: Vec<u64> = tracks.values().map(|track| track.seen).collect();
+    seen.sort_unstable_by(|a, b| b.cmp(a));
+    let least = seen.get(CONTAINERS - 1).copied().unwrap_or(0);
+    let mut room = CONTAINERS;
+    tracks.retain(|_, track| {
+        let stays = track.seen >= least && room > 0;
+        room -= usize::from(stays);
+        stays
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fill_of_a_map_is_remembered_in_bounds() {
+        let mut holding = Holding::default();
+        for look in 1..=1000 {
+            let map = MapHeader { addr: 8, count: look, capacity: 1024, ..MapHeader::default() };
+            let passing = MapHeader { addr: 16 * look, ..MapHeader::default() };
+            holding.add(&Holders { time_ns: look, maps: vec![map, passing], ..Holders::default() });
+        }
+        let track = &holding.maps[&8];
+        assert_eq!((track.latest.count, track.points.first()), (1000, Some(&(1, 1, 1024))));
+        assert!(track.points.len() <= POINTS && track.points.len() > POINTS / 4);
+        assert!(track.points.is_sorted());
+        assert!(holding.maps.len() <= CONTAINERS && holding.maps.contains_key(&16_000));
+    }
+}
