@@ -5,7 +5,11 @@
 //! addresses are run-time addresses of the target; times are CLOCK_MONOTONIC
 //! nanoseconds of the capturing machine.
 
+mod census;
+
 use serde::{Deserialize, Serialize};
+
+pub use census::{Census, FinalizerCensus, GoroutineCensus, GoroutineGroup, MemoryCensus, SizeClassCensus};
 
 /// Names one call stack within a capture: the hash the eBPF program computed of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -76,6 +80,8 @@ pub enum Event {
     Gauges(Gauges),
     /// What a look at the target's memory found of who holds objects.
     Holders(Holders),
+    /// What else there is in the process; read every few seconds, if that was asked for.
+    Census(Census),
     /// A window in which allocations were seen has ended; follows every `Alloc` in it, and
     /// precedes those of the next one.
     Window(Window),

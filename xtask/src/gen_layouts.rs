@@ -18,7 +18,7 @@ pub(crate) struct Args {
 
 /// The columns: what a layout is called in the measurements, and the first release (and
 /// the experiment) that it holds for.
-const COLUMNS: [(&str, &str); 11] = [
+const COLUMNS: [(&str, &str); 12] = [
     ("1.19.8", "1.19.0"),
     ("1.21.13", "1.21.0"),
     ("1.22.10", "1.22.0"),
@@ -30,12 +30,13 @@ const COLUMNS: [(&str, &str); 11] = [
     ("1.25.5", "1.25.0"),
     ("1.25.5 GOEXPERIMENT=greenteagc", "1.25.0-X:greenteagc"),
     ("1.26.6", "1.26.0"),
+    ("1.26.6 GOEXPERIMENT=nogreenteagc", "1.26.0-X:nogreenteagc"),
     ("1.27.3", "1.27.0"),
 ];
 
 /// The rows: a struct, and those of its fields that heaptap reads. `_size` is the size
 /// of the struct. A struct or field that was renamed appears under each of its names.
-const ROWS: [(&str, &[&str]); 30] = [
+const ROWS: [(&str, &[&str]); 35] = [
     ("internal/abi.MapType", &["_size"]),
     ("internal/abi.OldMapType", &["_size"]),
     ("internal/abi.SwissMapType", &["_size"]),
@@ -45,7 +46,10 @@ const ROWS: [(&str, &[&str]); 30] = [
     ("internal/runtime/maps.table", &["_size", "used", "capacity", "groups"]),
     ("runtime._type", &["size", "ptrdata", "tflag", "kind", "str"]),
     ("runtime.bucket", &["_size", "allnext", "typ", "size", "nstk"]),
+    ("runtime.cleanupQueue", &["queued", "executed"]),
     ("runtime.consistentHeapStats", &["stats"]),
+    ("runtime.finBlock", &["alllink", "cnt"]),
+    ("runtime.finblock", &["alllink", "cnt"]),
     ("runtime.fixalloc", &["inuse"]),
     (
         "runtime.g",
@@ -121,6 +125,7 @@ const ROWS: [(&str, &[&str]); 30] = [
             "allspans",
             "spanalloc",
             "cachealloc",
+            "specialCleanupAlloc",
             "specialWeakHandleAlloc",
             "specialTinyBlockAlloc",
         ],
@@ -163,9 +168,11 @@ const ROWS: [(&str, &[&str]); 30] = [
             "gc_cpu_fraction",
         ],
     ),
-    ("runtime.p", &["mcache", "gFree"]),
+    ("runtime.p", &["mcache", "gFree", "timers", "numTimers", "deletedTimers", "cleanupsQueued"]),
     ("runtime.schedt", &["mnext", "nmfreed", "ngsys", "gFree"]),
     ("runtime.special", &["next", "offset", "kind"]),
+    ("runtime.specialfinalizer", &["fn", "ot"]),
+    ("runtime.timers", &["len", "zombies"]),
     (
         "runtime.workType",
         &[

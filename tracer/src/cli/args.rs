@@ -101,6 +101,10 @@ pub struct Record {
     /// 65,536 of these, the allocations of the others are counted as lost
     #[arg(long)]
     pub counts_only: bool,
+    /// Take a census of the process every few seconds: goroutines with their stacks, timers,
+    /// finalizers, memory, spans; evidence for leaks that allocations do not show
+    #[arg(long)]
+    pub evidence: bool,
     /// Memory for following objects until they die; beyond it they are sampled; 0: do not follow them
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_memory)]
     pub max_memory: u64,

@@ -53,6 +53,7 @@ pub(super) fn run(args: &Record) -> Result<u8> {
         max_overhead: args.max_overhead,
         budget: args.budget,
         bpf_log: args.bpf_log,
+        evidence: args.evidence,
         marks: Mark::all(&args.mark, &args.mark_region),
     };
     let stream = args.stream.then(|| Streamer::start(io::stdout()));

@@ -4,6 +4,7 @@
 //! the same state. It keeps ids and addresses; `report` joins them with names.
 
 mod calls;
+mod censuses;
 mod holding;
 mod live;
 mod marks;
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 
 pub use calls::{Call, CallSums, Calls, Tally};
+pub use censuses::Censuses;
 pub use holding::{Holding, Track};
 pub use live::{AGES, Alive, Births, ByAge, Died, Fate, Live, LivePoint, Placed, median_slope};
 pub use marks::{Marked, Marks, Passed};
@@ -61,6 +63,8 @@ pub struct State {
     pub counters: Option<(Counters, Counters)>,
     /// How things stood with the process when that was last read.
     pub gauges: Option<Gauges>,
+    /// What else there was in the process, at times.
+    pub census: Censuses,
     /// Windows in which objects were seen; `None`: they were seen all the time.
     pub windows: Option<Windows>,
     /// What the probes cost as of the latest reading; `None`: it is not known.
@@ -202,6 +206,10 @@ impl State {
             Event::Holders(holders) => {
                 self.latest_ns = self.latest_ns.max(holders.time_ns);
                 self.holding.add(holders);
+            }
+            Event::Census(census) => {
+                self.latest_ns = self.latest_ns.max(census.end_ns);
+                self.census.add(census);
             }
             Event::Window(window) => {
                 self.latest_ns = self.latest_ns.max(window.end_ns);

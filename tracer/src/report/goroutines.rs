@@ -394,6 +394,7 @@ mod tests {
             is_locked: false,
             go_pc: 0,
             start_pc: 0,
+            stack_bytes: 0,
             stack: None,
         };
         let waited = |status, since| member(&goroutine(status, since), 100).wait_ns;

@@ -11,6 +11,8 @@ use crate::binary::Binary;
 /// A global variable of package runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Global {
+    /// `allfin *finBlock`
+    Allfin,
     /// `allglen uintptr`: how many pointers lie at `allgptr`
     AllgLen,
     /// `allgptr **g`
@@ -19,6 +21,8 @@ pub enum Global {
     Allp,
     /// `gcBlackenEnabled uint32`
     GcBlackenEnabled,
+    /// `gcCleanups cleanupQueue`, from Go 1.25 on
+    GcCleanups,
     /// `gcController gcControllerState`
     GcController,
     /// `mProfCycle mProfCycleHolder`, a u32
@@ -42,11 +46,13 @@ pub enum Global {
 }
 
 impl Global {
-    pub const ALL: [Global; 14] = [
+    pub const ALL: [Global; 16] = [
+        Global::Allfin,
         Global::AllgLen,
         Global::AllgPtr,
         Global::Allp,
         Global::GcBlackenEnabled,
+        Global::GcCleanups,
         Global::GcController,
         Global::MProfCycle,
         Global::Mbuckets,
@@ -105,12 +111,14 @@ impl Global {
         let whole = |_: &Layout| 0;
         let clue = |symbol, function, operand| Clue { symbol, function, operand, inside: whole, align: 8 };
         match self {
+            Global::Allfin => clue("runtime.allfin", "runtime.queuefinalizer", 6),
             Global::AllgLen => clue("runtime.allglen", "runtime.forEachGRace", 0),
             Global::AllgPtr => clue("runtime.allgptr", "runtime.forEachGRace", 1),
             Global::Allp => clue("runtime.allp", "runtime.gcMarkTinyAllocs", 0),
             Global::GcBlackenEnabled => {
                 Clue { align: 4, ..clue("runtime.gcBlackenEnabled", "runtime.gcParkAssist", 1) }
             }
+            Global::GcCleanups => clue("runtime.gcCleanups", "runtime.(*activeSweep).end", 11),
             Global::GcController => Clue {
                 inside: |layout| layout.gc_controller.mapped_ready,
                 ..clue("runtime.gcController", "runtime.sysAlloc", 0)

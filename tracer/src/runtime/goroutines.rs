@@ -92,6 +92,8 @@ pub struct Goroutine {
     pub go_pc: u64,
     /// Entry of the function it began with.
     pub start_pc: u64,
+    /// What its stack takes, used or not.
+    pub stack_bytes: u64,
     /// Index in [`Goroutines::stacks`]; `None` while it runs.
     pub stack: Option<usize>,
 }
@@ -262,6 +264,7 @@ impl<'a> GoroutineReader<'a> {
             is_locked: word(g.locked_m)? != 0,
             go_pc: word(g.go_pc)?,
             start_pc: word(g.start_pc)?,
+            stack_bytes: stack_end.saturating_sub(stack_start),
             stack: None,
         };
         let start = start.filter(|start| (stack_start..stack_end).contains(&start.sp));

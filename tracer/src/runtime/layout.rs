@@ -1,6 +1,12 @@
 //! What one Go version's runtime looks like in memory: the only place that decides by
 //! version.
 
+mod queues;
+mod special;
+
+pub(super) use queues::Queues;
+pub use special::Special;
+
 use super::container_layout::{Hchan, Maps};
 use super::offsets::Offsets;
 use super::version::GoVersion;
@@ -25,6 +31,8 @@ pub struct Layout {
     pub mspan: Mspan,
     /// `runtime.special`
     pub special: Special,
+    /// What waits to be run: timers, finalizers, cleanups
+    pub queues: Queues,
     /// `runtime.mstats`
     pub memstats: Memstats,
     /// `runtime.mheap`: its `sweepgen`, a u32
@@ -252,23 +260,6 @@ pub struct Profile {
     pub hides_internal_runtime: bool,
 }
 
-/// What the runtime notes of single objects, in a list of each span in the order of their
-/// places.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Special {
-    /// `runtime.mspan`: its `specials`, the first of the list
-    pub first: u64,
-    /// The next one.
-    pub next: u64,
-    /// Of the object in the span: a word or a u16.
-    pub offset: u64,
-    pub is_offset_narrow: bool,
-    /// A u8.
-    pub kind: u64,
-    /// The kind of those that the heap profiler makes for the objects that it samples.
-    pub profile_kind: u8,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Type {
     pub size: u64,
@@ -342,6 +333,7 @@ impl Layout {
             },
             mspan: Mspan::from_offsets(&at)?,
             special: Special::from_offsets(&at)?,
+            queues: Queues::from_offsets(&at),
             memstats: Memstats::from_offsets(&at)?,
             mheap_sweepgen: at("runtime.mheap", "sweepgen")?,
             mheap_allspans: at("runtime.mheap", "allspans")?,
@@ -542,24 +534,6 @@ impl Mspan {
             limit: field("limit")?,
             narrow_indices: field("nelems")?.wrapping_sub(field("freeindex")?) == 2,
             alloc_count_before_cache: field("allocCountBeforeCache")?,
-        })
-    }
-}
-
-impl Special {
-    fn from_offsets(at: &impl At) -> Result<Special, String> {
-        let field = |name| at("runtime.special", name);
-        // runtime/mheap.go `_KindSpecialProfile`: 2 at first; the kinds that these allocate
-        // came before it (Go 1.23 and 1.25).
-        let earlier = ["specialWeakHandleAlloc", "specialTinyBlockAlloc"];
-        let earlier = earlier.iter().filter(|name| at("runtime.mheap", name).is_ok()).count();
-        Ok(Special {
-            first: at("runtime.mspan", "specials")?,
-            next: field("next")?,
-            offset: field("offset")?,
-            is_offset_narrow: field("kind")?.wrapping_sub(field("offset")?) < 8,
-            kind: field("kind")?,
-            profile_kind: 2 + earlier as u8,
         })
     }
 }

@@ -1,5 +1,6 @@
 //! What the Go runtime looks like in memory: layouts, globals, counters, types, mark bits (tier 2).
 
+mod census;
 mod container_layout;
 mod counters;
 mod gc;
@@ -10,6 +11,7 @@ mod marks;
 mod memstats;
 mod offsets;
 mod profile;
+mod queues;
 pub mod references;
 mod scheduler;
 mod size_class;
@@ -19,6 +21,7 @@ mod types;
 mod unwind;
 mod version;
 
+pub use census::{CensusReader, Taken};
 pub use counters::CounterReader;
 pub use gc::{GcRecord, stw_reason};
 pub use globals::Global;

@@ -54,17 +54,12 @@ impl SchedulerReader {
     /// Failed when the process is gone or its memory makes no sense.
     pub fn read(&self, memory: &impl ProcessMemory) -> Result<SchedulerCounts> {
         let sched = &self.layout.sched;
-        let processors = memory.read_u64(self.allp.wrapping_add(8))?;
-        if processors > MAX_PS {
-            return Err(Error::failed(format!("the runtime's list of Ps makes no sense: {processors}")));
-        }
+        let ps = processors(memory, self.allp)?;
         let mut other = u64::from(memory.read_u32(self.sched.wrapping_add(sched.ngsys))?);
         for free in &sched.free_goroutines {
             other += u64::from(memory.read_u32(self.sched.wrapping_add(*free))?);
         }
-        let list = memory.read_u64(self.allp)?;
-        let ps = memory.read_vec(list, processors as usize * 8)?;
-        for p in ps.chunks_exact(8).filter_map(|p| u64_at(p, 0)) {
+        for p in &ps {
             other += u64::from(memory.read_u32(p.wrapping_add(self.layout.p.free_goroutines))?);
         }
         let [next, freed] =
@@ -72,9 +67,22 @@ impl SchedulerReader {
         Ok(SchedulerCounts {
             goroutines: memory.read_u64(self.allglen)?.saturating_sub(other),
             threads: next?.saturating_sub(freed?),
-            processors,
+            processors: ps.len() as u64,
         })
     }
+}
+
+/// The address of each P, given that of `allp`.
+///
+/// # Errors
+/// Failed when the process is gone or its memory makes no sense.
+pub(super) fn processors(memory: &impl ProcessMemory, allp: u64) -> Result<Vec<u64>> {
+    let count = memory.read_u64(allp.wrapping_add(8))?;
+    if count > MAX_PS {
+        return Err(Error::failed(format!("the runtime's list of Ps makes no sense: {count}")));
+    }
+    let list = memory.read_vec(memory.read_u64(allp)?, count as usize * 8)?;
+    Ok(list.chunks_exact(8).filter_map(|p| u64_at(p, 0)).collect())
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Specials: which objects of a span the runtime's heap profiler has sampled and not yet
-//! seen die.
+//! Specials: which objects of a span have a finalizer or a cleanup, and which the runtime's
+//! heap profiler has sampled and not yet seen die.
 //!
 //! Source: runtime/mheap.go `special`, `addspecial`, `setprofilebucket`, and runtime/mgcsweep.go
 //! `sweepLocked.sweep`, Go 1.19 to 1.27: a sampled object has a special of its own, which the
@@ -28,16 +28,47 @@ pub(super) type Slots = Option<Vec<u32>>;
 /// Specials of one span at most: an object of the least span's thousand has few.
 const MAX_LENGTH: usize = 1 << 13;
 
-/// Reads the lists of some spans, side by side: one read for the first of each, one for
-/// the second, and so on.
+/// Reads which objects are sampled in some spans.
 ///
 /// # Errors
 /// Failed when a span's struct cannot be read.
 pub(super) fn sampled(memory: &impl ProcessMemory, layout: &Special, spans: &[Wanted]) -> Result<Vec<Slots>> {
+    let mut slots: Vec<Vec<u32>> = vec![Vec::new(); spans.len()];
+    let whole = walk(memory, layout, spans, |special| {
+        if special.kind == layout.profile_kind {
+            slots[special.span].push((special.offset / spans[special.span].slot_size) as u32);
+        }
+    })?;
+    Ok(slots.into_iter().zip(whole).map(|(slots, whole)| whole.then_some(slots)).collect())
+}
+
+/// One of a span's list.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Listed {
+    /// Its own address.
+    pub(super) addr: u64,
+    /// Index of the span among those asked for.
+    pub(super) span: usize,
+    /// Of its object in the span, in bytes.
+    pub(super) offset: u64,
+    pub(super) kind: u8,
+}
+
+/// Reads the lists of some spans, side by side: one read for the first of each, one for
+/// the second, and so on. Says of each whether it was followed to its end.
+///
+/// # Errors
+/// Failed when a span's struct cannot be read.
+pub(super) fn walk(
+    memory: &impl ProcessMemory,
+    layout: &Special,
+    spans: &[Wanted],
+    mut visit: impl FnMut(Listed),
+) -> Result<Vec<bool>> {
     let heads: Vec<(u64, usize)> =
         spans.iter().map(|span| (span.addr.wrapping_add(layout.first), 8)).collect();
     let heads = gather(memory, &heads)?;
-    let mut slots: Vec<Slots> = vec![Some(Vec::new()); spans.len()];
+    let mut whole = vec![true; spans.len()];
     let mut open: Vec<Open> = heads
         .iter()
         .enumerate()
@@ -46,20 +77,29 @@ pub(super) fn sampled(memory: &impl ProcessMemory, layout: &Special, spans: &[Wa
         .collect();
     for _ in 0..MAX_LENGTH {
         if open.is_empty() {
-            return Ok(slots);
+            return Ok(whole);
         }
         let read = read(memory, layout, &open);
-        open = open
-            .into_iter()
-            .zip(read)
-            .filter_map(|(open, bytes)| open.step(layout, bytes.as_deref(), spans, &mut slots))
-            .collect();
+        let mut longer = Vec::with_capacity(open.len());
+        for (open, bytes) in open.into_iter().zip(read) {
+            let decoded = bytes.and_then(|bytes| open.decode(layout, &bytes, spans[open.span].len));
+            let Some((listed, next)) = decoded else {
+                whole[open.span] = false;
+                continue;
+            };
+            visit(listed);
+            if next != 0 {
+                longer.push(Open { special: next, latest: Some((listed.offset, listed.kind)), ..open });
+            }
+        }
+        open = longer;
     }
-    open.iter().for_each(|open| slots[open.span] = None);
-    Ok(slots)
+    open.iter().for_each(|open| whole[open.span] = false);
+    Ok(whole)
 }
 
 /// A list that has not been read to its end.
+#[derive(Debug, Clone, Copy)]
 struct Open {
     span: usize,
     /// The next one's address.
@@ -69,33 +109,14 @@ struct Open {
 }
 
 impl Open {
-    /// Takes note of a special; what is left of the list.
-    fn step(
-        self,
-        layout: &Special,
-        bytes: Option<&[u8]>,
-        spans: &[Wanted],
-        slots: &mut [Slots],
-    ) -> Option<Open> {
-        let span = spans[self.span];
-        let decoded = bytes.map(|bytes| {
-            let wide = word(bytes, layout.offset);
-            let offset = if layout.is_offset_narrow { wide & 0xffff } else { wide };
-            let kind = bytes.get(layout.kind as usize).copied().unwrap_or(0);
-            (word(bytes, layout.next), (offset, kind))
-        });
-        let Some((next, place)) =
-            decoded.filter(|(_, place)| place.0 < span.len && Some(*place) > self.latest)
-        else {
-            slots[self.span] = None;
-            return None;
-        };
-        if place.1 == layout.profile_kind
-            && let Some(slots) = &mut slots[self.span]
-        {
-            slots.push((place.0 / span.slot_size) as u32);
-        }
-        (next != 0).then_some(Open { special: next, latest: Some(place), ..self })
+    /// The special, and the address of the one behind it; `None` where it cannot be one.
+    fn decode(&self, layout: &Special, bytes: &[u8], span_len: u64) -> Option<(Listed, u64)> {
+        let wide = word(bytes, layout.offset);
+        let offset = if layout.is_offset_narrow { wide & 0xffff } else { wide };
+        let kind = bytes.get(layout.kind as usize).copied().unwrap_or(0);
+        let listed = Listed { addr: self.special, span: self.span, offset, kind };
+        let follows = offset < span_len && Some((offset, kind)) > self.latest;
+        follows.then(|| (listed, word(bytes, layout.next)))
     }
 }
 

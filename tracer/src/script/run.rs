@@ -250,6 +250,7 @@ fn options(capture: &Capture, mode: Mode, chosen: Option<String>) -> Options {
         max_memory: capture.max_memory.unwrap_or(Options::MAX_MEMORY),
         max_overhead: capture.max_overhead,
         budget: capture.budget.unwrap_or(Options::BUDGET),
+        evidence: false,
         marks: Mark::all(&capture.marks, &capture.mark_regions),
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::base::{Error, Result};
 use crate::binary::Binary;
-use crate::event::{Alloc, Counted, Event, Frame, Inferred, Mapping, SiteId, StackId, UNKNOWN_SLOT};
+use crate::event::{Alloc, Census, Counted, Event, Frame, Inferred, Mapping, SiteId, StackId, UNKNOWN_SLOT};
 use crate::memory::{LiveMemory, ProcessMemory};
 use crate::plan::{CallSites, ProbePlan, Purpose};
 use crate::runtime::{Layout, TypeReader, slot_size};
@@ -78,6 +78,7 @@ impl<'a> Enricher<'a> {
             Event::Alloc(alloc) => self.explain_alloc(alloc, out),
             Event::Counted(all) => all.iter_mut().for_each(|counted| self.explain_counted(counted, out)),
             Event::Stack { id, pcs } => self.explain_stack(*id, pcs, out),
+            Event::Census(census) => self.explain_census(census, out),
             _ => {}
         }
     }
@@ -122,6 +123,16 @@ impl<'a> Enricher<'a> {
         }
         if self.needs_call_site.contains(&true) {
             self.stacks.insert(id, pcs.to_vec());
+        }
+    }
+
+    fn explain_census(&mut self, census: &Census, out: &mut Vec<Event>) {
+        let groups = census.goroutines.iter().flat_map(|goroutines| &goroutines.groups);
+        let runners = census.finalizers.iter().flat_map(|finalizers| &finalizers.runners);
+        let pcs: Vec<u64> = groups.chain(runners).map(|group| group.go_pc).collect();
+        self.explain_pcs(&pcs, out);
+        for (type_addr, _) in census.finalizers.iter().flat_map(|finalizers| &finalizers.types) {
+            self.explain_type(*type_addr, out);
         }
     }
 

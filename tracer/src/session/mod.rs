@@ -1,8 +1,10 @@
 //! The loop that moves events from a source to a capture file and a model (tier 7).
 
 mod auto;
+mod baseline;
 mod burst;
 mod enrich;
+mod evidence;
 mod gauges;
 mod gc;
 mod judge;

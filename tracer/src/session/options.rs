@@ -29,6 +29,8 @@ pub struct Options {
     pub max_overhead: Option<f64>,
     /// Most that traps of `Mode::Burst` may take of it on average, in percent.
     pub budget: f64,
+    /// Whether a census of the process is taken every few seconds.
+    pub evidence: bool,
     /// Functions and lines to be told of.
     pub marks: Vec<Mark>,
 }

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::time::MissedTickBehavior;
 use tracer_common::GcAddresses;
 
+use super::baseline::baseline;
 use super::burst::Bursts;
 use super::enrich::Enricher;
+use super::evidence::Evidence;
 use super::gauges::GaugeReader;
 use super::judge::Judge;
 use super::observer::Observer;
@@ -20,13 +22,11 @@ use super::wait::{elapsed, stop_signal, until};
 use crate::base::units::format_count;
 use crate::base::{Error, Result, monotonic_ns};
 use crate::capture::Writer;
-use crate::event::{
-    Baseline, BaselineRow, Cost, End, EndReason, Event, MarkInfo, Phase, SiteInfo, Start, Tripped,
-};
+use crate::event::{Cost, End, EndReason, Event, MarkInfo, Phase, SiteInfo, Start, Tripped};
 use crate::memory::LiveMemory;
 use crate::model::State;
 use crate::plan::{CostClass, ProbePlan};
-use crate::runtime::{Bucket, CounterReader, GcRecord, Layout, ProfileReader, SpanReader};
+use crate::runtime::{CounterReader, GcRecord, Layout, SpanReader};
 use crate::source::live::{Allocations, AttachOptions, CurgOffsets, LiveSource, Method, Prepared, trap_cost};
 use crate::target::{Ended, Identity, Watch};
 
@@ -47,10 +47,7 @@ const EARLY_TICK: Duration = Duration::from_millis(100);
 /// How long a recording that ends waits for the spans of the latest GC cycle to be swept.
 const LAST_JUDGEMENT: Duration = Duration::from_secs(1);
 
-/// Rows of the baseline in one event, so that no event outgrows a frame of the file.
-const BASELINE_ROWS: usize = 256;
-
-/// Counts in one event, for the same reason.
+/// Counts in one event, so that no event outgrows a frame of the file.
 const COUNTED: usize = 256;
 
 /// Records a process until it ends or is told to stop. The capture holds whatever came
@@ -147,6 +144,7 @@ pub async fn record<W: Write>(
         {
             recorder.tell_second()?;
         }
+        recorder.gather_evidence(&watch, false)?;
         if recorder.observer.has_enough() {
             break EndReason::Interrupted;
         }
@@ -156,6 +154,7 @@ pub async fn record<W: Write>(
     recorder.tell_cost(&source)?;
     recorder.check_sampler()?;
     recorder.judge_the_rest(&mut source, &watch).await?;
+    recorder.gather_evidence(&watch, true)?;
     source.detach();
     recorder.restore_rate()?;
     recorder.read_counts(&mut source)?;
@@ -213,6 +212,8 @@ struct Recorder<'a, W: Write> {
     counters: Option<PromptReader>,
     gauges: GaugeReader,
     judge: Option<Judge<LiveMemory>>,
+    /// `None`: it was not asked for.
+    evidence: Option<Evidence<'a>>,
     /// `None`: what the probes cost is not known.
     meter: Option<Meter>,
     /// `None`: it may cost anything, or it was too much.
@@ -246,6 +247,7 @@ impl<'a, W: Write> Recorder<'a, W> {
             counters: None,
             gauges: GaugeReader::new(target, layout),
             judge: None,
+            evidence: None,
             meter: None,
             breaker: None,
             writer,
@@ -259,6 +261,11 @@ impl<'a, W: Write> Recorder<'a, W> {
             recorder.put(Event::Note(note.clone()))?;
         }
         recorder.read_baseline(target, layout)?;
+        if options.evidence {
+            let (evidence, notes) = Evidence::new(target, layout, memory);
+            recorder.evidence = Some(evidence);
+            recorder.take(notes)?;
+        }
         match CounterReader::new(&target.binary, layout, target.target.load_bias) {
             Ok(reader) => recorder.counters = Some(PromptReader::new(reader)),
             Err(e) => recorder.put(Event::Note(format!("coverage is unknown: {e}")))?,
@@ -428,28 +435,25 @@ impl<'a, W: Write> Recorder<'a, W> {
 
     /// Reads what the runtime's own heap profiler has sampled so far.
     fn read_baseline(&mut self, target: &Identity, layout: &Layout) -> Result<()> {
-        let profile = ProfileReader::new(&target.binary, layout, target.target.load_bias)
-            .and_then(|reader| reader.read(self.memory));
-        let profile = match profile {
-            Ok(read) => {
-                read.notes.into_iter().try_for_each(|note| self.put(Event::Note(note)))?;
-                read.value
-            }
-            Err(e) => {
-                return self.put(Event::Note(format!("what was alive before the capture is unknown: {e}")));
-            }
-        };
-        let rows: Vec<BaselineRow> = profile.buckets.iter().filter_map(|b| alive(b, profile.rate)).collect();
+        let read = baseline(target, layout, self.memory);
+        read.notes.into_iter().try_for_each(|note| self.put(Event::Note(note)))?;
         let mut symbols = Vec::new();
-        for row in &rows {
+        for row in read.value.iter().flat_map(|baseline| &baseline.rows) {
             self.enricher.explain_pcs(&row.pcs, &mut symbols);
         }
         symbols.into_iter().try_for_each(|symbol| self.put(symbol))?;
-        self.put(Event::Baseline(Baseline { rate: profile.rate, rows: Vec::new() }))?;
-        for rows in rows.chunks(BASELINE_ROWS) {
-            self.put(Event::Baseline(Baseline { rate: profile.rate, rows: rows.to_vec() }))?;
+        read.value.into_iter().try_for_each(|baseline| self.put(Event::Baseline(baseline)))
+    }
+
+    /// Takes a census when it is time, or when it is `now` or never.
+    fn gather_evidence(&mut self, watch: &Watch, now: bool) -> Result<()> {
+        let Some(evidence) = &mut self.evidence else { return Ok(()) };
+        if !now && !evidence.is_due(&self.state) {
+            return Ok(());
         }
-        Ok(())
+        let events = evidence.gather(&self.state);
+        // What was read may be another program's memory by now.
+        if watch.ended().is_some() { Ok(()) } else { self.take(events) }
     }
 
     fn take(&mut self, batch: Vec<Event>) -> Result<()> {
@@ -552,20 +556,6 @@ impl<'a, W: Write> Recorder<'a, W> {
         self.writer.finish()?;
         Ok(Recording { state: self.state, reason })
     }
-}
-
-/// What a bucket of the heap profile says is alive, as of now: objects that the GC has
-/// not yet looked at are taken to be.
-fn alive(bucket: &Bucket, rate: i64) -> Option<BaselineRow> {
-    let amounts = bucket.published.plus(bucket.pending).unsampled(rate);
-    (amounts.inuse_objects > 0).then(|| BaselineRow {
-        pcs: bucket.pcs.clone(),
-        object_size: bucket.size,
-        inuse_objects: amounts.inuse_objects,
-        inuse_bytes: amounts.inuse_bytes,
-        alloc_objects: amounts.alloc_objects,
-        alloc_bytes: amounts.alloc_bytes,
-    })
 }
 
 fn start_of(target: &Identity, mode: Mode) -> Start {
