@@ -1,9 +1,12 @@
 //! The command line as typed: parsed and validated, nothing looked up.
 
+mod hunt;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use hunt::{Hunt, HuntFormat};
 
 use crate::base::{Error, units};
 use crate::report::Measure;
@@ -30,6 +33,8 @@ pub enum Command {
     Record(Record),
     /// Report a capture file: a table, JSON, CSV, a pprof profile, a flame graph or a page
     Report(Report),
+    /// Find out whether a process leaks, what, and how to cure it; exits with 3 if it does
+    Hunt(Hunt),
     /// Compare two captures, snapshots or heap profiles: which sites appeared, grew, shrank, are gone
     Diff(Diff),
     /// Print the GC cycles of a process as they end, as GODEBUG=gctrace=1 does
@@ -227,6 +232,8 @@ pub enum Format {
     Flame,
     /// All of it as one page for a browser, which needs no network
     Html,
+    /// The verdict and the findings as Markdown, for a ticket
+    Markdown,
     /// A trace for ui.perfetto.dev: heap, GC cycles, stops of the world and assists over time
     Perfetto,
 }
@@ -242,6 +249,7 @@ impl Format {
             Format::Folded => "folded",
             Format::Flame => "svg",
             Format::Html => "html",
+            Format::Markdown => "md",
             Format::Perfetto => "pftrace",
         }
     }

@@ -7,6 +7,7 @@ mod diff;
 mod doctor;
 mod gc;
 mod goroutines;
+mod hunt;
 mod plan;
 mod record;
 mod report;
@@ -14,7 +15,9 @@ mod session;
 mod snapshot;
 mod stream;
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -23,7 +26,10 @@ use indicatif::{ProgressBar, ProgressBarIter, ProgressFinish, ProgressStyle};
 use regex::Regex;
 
 use crate::base::{Error, Result};
+use crate::capture::Reader;
+use crate::event::Event;
 use crate::export;
+use crate::source::{self, Replay};
 use crate::target::{self, Identity, Spawned};
 
 /// Runs the command and returns the exit code (see `heaptap --help`).
@@ -32,6 +38,7 @@ pub fn run(cli: &Cli) -> u8 {
     let outcome = match &cli.command {
         Command::Record(args) => record::run(args),
         Command::Report(args) => report::run(args),
+        Command::Hunt(args) => hunt::run(args),
         Command::Diff(args) => diff::run(args),
         Command::Gc(args) => gc::run(args),
         Command::Goroutines(args) => goroutines::run(args),
@@ -80,6 +87,20 @@ fn begin(target: &Identity, spawned: Option<&mut Spawned>, doing: &str) -> Resul
     spawned.map_or(Ok(()), Spawned::release)?;
     note(&format!("{doing} {} {} (Ctrl-C ends)", target.target.pid, target.target.exe));
     Ok(())
+}
+
+/// A stdout for a process started here that keeps what it prints apart from our data.
+fn stderr_for_target() -> Result<Stdio> {
+    let stderr = io::stderr().as_fd().try_clone_to_owned();
+    stderr.map(Stdio::from).map_err(|e| Error::failed("cannot use stderr").because(e))
+}
+
+/// Reads a capture file: how far that is, those see who watch.
+fn read_capture(path: &Path, apply: impl FnMut(&Event)) -> Result<()> {
+    let input = File::open(path)
+        .map_err(|e| Error::usage(format!("cannot open capture {}", path.display())).because(e))?;
+    let reader = Reader::new(watched_read(input, path), path.display().to_string())?;
+    source::for_each(Replay::new(reader), apply)
 }
 
 /// The event loop of the commands that follow a process.

@@ -1,15 +1,15 @@
 //! `heaptap record`: the allocations of a process into a capture file.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::{Mode, Record};
 use super::stream::Streamer;
-use super::{begin, is_watched, note, open, runtime, write_json};
+use super::{begin, is_watched, note, open, runtime, stderr_for_target, write_json};
 use crate::base::units::format_count;
 use crate::base::{Error, Result};
 use crate::capture::Writer;
@@ -21,16 +21,7 @@ use crate::session::{self, Observer, Options, Recording};
 use crate::target::{Identity, Spawned};
 
 pub(super) fn run(args: &Record) -> Result<u8> {
-    if args.target.exec && args.mode == Mode::Runtime {
-        return Err(Error::usage(
-            "--mode runtime needs a program that runs: until then it can set any rate of samples",
-        )
-        .hint("start it, and give its --pid; or use --mode exact"));
-    }
-    if args.set_memprofile_rate.is_some() && args.mode != Mode::Runtime {
-        return Err(Error::usage("--set-memprofile-rate is for recording the program's own samples")
-            .hint("give --mode runtime with it"));
-    }
+    check_mode(args.mode, args.target.exec, args.set_memprofile_rate)?;
     if args.counts_only && !matches!(args.mode, Mode::Auto | Mode::Exact) {
         return Err(Error::usage("--counts-only is for recording every allocation")
             .hint("give --mode exact with it, or none"));
@@ -40,7 +31,10 @@ pub(super) fn run(args: &Record) -> Result<u8> {
     let default = || PathBuf::from(format!("heaptap-{}.heaptap", target.target.pid));
     let path = args.output.clone().unwrap_or_else(default);
     let writer = Writer::create(&path)?;
-    let (mode, chosen) = mode(args, &target);
+    let (mode, chosen) = match args.mode {
+        Mode::Auto if args.counts_only => (session::Mode::Exact, None),
+        mode => choose(mode, &target, args.target.exec),
+    };
     let options = Options {
         mode,
         chosen,
@@ -57,7 +51,9 @@ pub(super) fn run(args: &Record) -> Result<u8> {
         marks: Mark::all(&args.mark, &args.mark_region),
     };
     let stream = args.stream.then(|| Streamer::start(io::stdout()));
-    let mut user = User { target: &target, spawned, bar: progress_bar(args), stream };
+    // A stream is progress enough, perhaps on the same terminal.
+    let bar = progress_bar(args.duration, is_watched() && !args.stream);
+    let mut user = User { target: &target, spawned, bar, stream };
     let recorded = runtime()?.block_on(session::record(&target, &options, writer, &mut user));
     user.bar.finish_and_clear();
     let streamed = user.stream.map_or(Ok(()), Streamer::finish);
@@ -66,12 +62,26 @@ pub(super) fn run(args: &Record) -> Result<u8> {
     streamed.map(|()| 0)
 }
 
+/// Refuses what no recording can be.
+pub(super) fn check_mode(mode: Mode, starting: bool, set_rate: Option<u64>) -> Result<()> {
+    if starting && mode == Mode::Runtime {
+        return Err(Error::usage(
+            "--mode runtime needs a program that runs: until then it can set any rate of samples",
+        )
+        .hint("start it, and give its --pid; or use --mode exact"));
+    }
+    if set_rate.is_some() && mode != Mode::Runtime {
+        return Err(Error::usage("--set-memprofile-rate is for recording the program's own samples")
+            .hint("give --mode runtime with it"));
+    }
+    Ok(())
+}
+
 /// Which allocations, and why where that was left to us.
-fn mode(args: &Record, target: &Identity) -> (session::Mode, Option<String>) {
-    match args.mode {
-        Mode::Auto if args.counts_only => (session::Mode::Exact, None),
+pub(super) fn choose(mode: Mode, target: &Identity, starting: bool) -> (session::Mode, Option<String>) {
+    match mode {
         Mode::Auto => {
-            let (mode, why) = session::choose(target, args.target.exec);
+            let (mode, why) = session::choose(target, starting);
             note(&why);
             (mode, Some(why))
         }
@@ -86,8 +96,7 @@ fn stdout_of_target(args: &Record) -> Result<Stdio> {
     if !args.stream {
         return Ok(Stdio::inherit());
     }
-    let stderr = io::stderr().as_fd().try_clone_to_owned();
-    stderr.map(Stdio::from).map_err(|e| Error::failed("cannot use stderr").because(e))
+    stderr_for_target()
 }
 
 /// Who has asked for the recording.
@@ -126,13 +135,13 @@ impl Observer for User<'_> {
     }
 }
 
-fn progress_bar(args: &Record) -> ProgressBar {
-    // A stream is progress enough, perhaps on the same terminal.
-    if !is_watched() || args.stream {
+/// Of a recording, `shown` to someone or not.
+pub(super) fn progress_bar(duration: Option<Duration>, shown: bool) -> ProgressBar {
+    if !shown {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new_spinner();
-    let limit = args.duration.map_or(String::new(), |d| format!(" of {}", humantime::format_duration(d)));
+    let limit = duration.map_or(String::new(), |d| format!(" of {}", humantime::format_duration(d)));
     let template = format!("{{elapsed_precise}}{limit}  {{msg}}");
     bar.set_style(
         ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_spinner()),

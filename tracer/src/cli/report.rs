@@ -1,19 +1,16 @@
 //! `heaptap report`: a capture file as a table, or in one of the forms other tools read.
 
-use std::fs::File;
 use std::io::Write;
 
 use super::args::{Colors, Format, Report as Args};
-use super::{check_terminal, deliver, filter, watched_read};
-use crate::base::{Error, Result};
-use crate::capture::Reader;
+use super::{check_terminal, deliver, filter, read_capture};
+use crate::base::Result;
 use crate::detect;
 use crate::export::flame::{Colours, FlameOptions};
-use crate::export::{csv, flame, folded, gc, html, json, perfetto, pprof, text};
+use crate::export::{csv, flame, folded, gc, html, json, markdown, perfetto, pprof, text};
 use crate::model::State;
 use crate::report::timeline::Timeline;
 use crate::report::{Grouping, Measure, Report};
-use crate::source::{self, Replay};
 
 pub(super) fn run(args: &Args) -> Result<u8> {
     let format = if args.json { Format::Json } else { args.format };
@@ -23,10 +20,7 @@ pub(super) fn run(args: &Args) -> Result<u8> {
     let filter = filter(args.filter.as_deref())?;
     let mut state = State::default();
     let mut timeline = Timeline::default();
-    let input = File::open(&args.file)
-        .map_err(|e| Error::usage(format!("cannot open capture {}", args.file.display())).because(e))?;
-    let reader = Reader::new(watched_read(input, &args.file), args.file.display().to_string())?;
-    source::for_each(Replay::new(reader), |event| {
+    read_capture(&args.file, |event| {
         state.apply(event);
         timeline.apply(event);
     })?;
@@ -64,6 +58,7 @@ fn write(
         Format::Folded => folded::write(report, measure, out),
         Format::Flame => flame::write(report, flame_options(args, measure), out),
         Format::Html => html::write(report, flame_options(args, measure), out),
+        Format::Markdown => markdown::write(report, out),
         Format::Perfetto => perfetto::write(report, timeline, out),
     }
 }

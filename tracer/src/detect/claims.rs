@@ -57,7 +57,8 @@ fn absorb(known: &mut Finding, other: Finding) {
     let new: Vec<String> = other.sites.into_iter().filter(|site| !known.sites.contains(site)).collect();
     if !new.is_empty() {
         known.growth_bytes_per_s += other.growth_bytes_per_s;
-        known.evidence.extend(other.evidence);
+        // What its other evidence says of the whole is said already.
+        known.evidence.extend(other.evidence.into_iter().take(1));
     }
     known.sites.extend(new);
     known.severity = known.severity.max(other.severity);

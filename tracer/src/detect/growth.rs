@@ -2,7 +2,7 @@
 
 use super::{Case, Suspect, function};
 use crate::base::units::format_bytes;
-use crate::report::{Evidence, Finding, Kind, LeakKind, Severity};
+use crate::report::{Evidence, Finding, Kind, LeakKind, Severity, Site};
 
 pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
     // What the runtime keeps for itself grows with something of the program.
@@ -12,7 +12,6 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
 
 fn finding(case: &Case<'_>, suspect: &Suspect) -> Finding {
     let site = case.site(suspect);
-    let what = if site.type_name.is_empty() { "memory" } else { &site.type_name };
     let rate = format_bytes(suspect.trend.bytes_per_s as u64);
     Finding {
         kind: LeakKind::Growth,
@@ -22,10 +21,7 @@ fn finding(case: &Case<'_>, suspect: &Suspect) -> Finding {
         sites: vec![site.id.clone()],
         frames: site.frames.clone(),
         growth_bytes_per_s: suspect.trend.bytes_per_s,
-        summary: format!(
-            "{what} that {} allocates is never freed: {rate} more each second",
-            function(&site.frames)
-        ),
+        summary: format!("{} is never freed: {rate} more each second", what(site)),
         evidence: evidence(case, suspect),
         advice: "Find out what refers to these objects, and drop the reference when they are done with: \
                  delete the map entry, shorten the slice, end the goroutine, or bound what keeps them."
@@ -48,7 +44,8 @@ pub(super) fn evidence(case: &Case<'_>, suspect: &Suspect) -> Vec<Evidence> {
     };
     let mut evidence = vec![Evidence {
         what: format!(
-            "Live bytes after GC cycles grow {ends}, by {} each second; noise does so with a chance of {:.0e}.",
+            "Live bytes of {} grow {ends}, by {} each second; noise does so with a chance of {:.0e}.",
+            what(site),
             bytes(suspect.trend.bytes_per_s),
             suspect.trend.p_value.max(1e-15)
         ),
@@ -72,6 +69,12 @@ pub(super) fn evidence(case: &Case<'_>, suspect: &Suspect) -> Vec<Evidence> {
         });
     }
     evidence
+}
+
+/// What a site allocates, for people.
+fn what(site: &Site) -> String {
+    let type_name = if site.type_name.is_empty() { "memory" } else { &site.type_name };
+    format!("{type_name} that {} allocates", function(&site.frames))
 }
 
 fn bytes(amount: f64) -> String {

@@ -1,13 +1,15 @@
-//! Reports put out as text, JSON, CSV, pprof, folded stacks, flame graphs or pages (tier 6).
+//! Reports put out as text, JSON, CSV, pprof, folded stacks, flame graphs, pages or Markdown (tier 6).
 
 pub mod csv;
 pub mod diff;
+pub mod findings;
 pub mod flame;
 pub mod folded;
 pub mod gc;
 pub mod goroutines;
 pub mod html;
 pub mod json;
+pub mod markdown;
 pub mod perfetto;
 pub mod pprof;
 pub mod snapshot;

@@ -6,7 +6,7 @@ use std::io::Write;
 use unicode_width::UnicodeWidthStr;
 
 use super::snapshot::{TableOptions as SampledOptions, sites as sampled_sites};
-use super::{printable, put};
+use super::{findings, printable, put};
 use crate::base::Result;
 use crate::base::units::{format_bytes, format_count};
 use crate::report::{Capture, Grouping, Measure, Report, Row, Sampling, rows};
@@ -30,6 +30,7 @@ const MAX_TYPE_WIDTH: usize = 40;
 pub fn write(report: &Report, options: &TableOptions, out: &mut impl Write) -> Result<()> {
     let mut text = String::new();
     header(report, &mut text);
+    findings::section(report, &mut text);
     text.push('\n');
     table(report, options, &mut text);
     if let Some(before) = &report.before_attach {
@@ -89,7 +90,7 @@ pub(super) fn header(report: &Report, text: &mut String) {
 }
 
 /// Who was captured, how completely, and what that comes to: names and values.
-pub(super) fn summary(report: &Report) -> [(&'static str, String); 8] {
+pub(super) fn summary(report: &Report) -> [(&'static str, String); 9] {
     let (target, capture, totals) = (&report.target, &report.capture, &report.totals);
     let mut traits = vec![target.go_version.clone(), target.arch.clone()];
     for (is, name) in [(target.stripped, "stripped"), (target.pie, "PIE"), (target.cgo, "cgo")] {
@@ -129,6 +130,7 @@ pub(super) fn summary(report: &Report) -> [(&'static str, String); 8] {
         ("overhead", overhead(capture)),
         ("allocated", amount(totals.alloc_objects, totals.alloc_bytes)),
         ("alive", live),
+        ("verdict", report.verdict.as_ref().map_or("not judged".into(), findings::verdict)),
     ]
 }
 
