@@ -1,5 +1,5 @@
 //! What the development tasks and the tests package share: Go toolchains, the Go target
-//! programs, a browser, and processes that do not outlive their owner.
+//! programs and the leak zoo, a browser, and processes that do not outlive their owner.
 
 #![expect(clippy::print_stderr, reason = "a development tool reports its progress on stderr")]
 
@@ -9,3 +9,4 @@ pub mod go;
 pub mod process;
 pub mod shell;
 pub mod targets;
+pub mod zoo;

@@ -8,6 +8,7 @@ mod ci;
 mod demo;
 mod fuzz;
 mod gen_layouts;
+mod hunt_zoo;
 mod test;
 mod tidy;
 
@@ -34,6 +35,8 @@ enum Task {
     Ci(ci::Args),
     /// Check what the compiler does not: tiers, unsafe, file heads, doc links
     Tidy(tidy::Args),
+    /// Hunt every leak of the zoo, and its healthy twin, and print the confusion matrix (needs root)
+    Zoo(hunt_zoo::Args),
     /// Measure
     Bench(bench::Args),
     /// Run each fuzz target for a bounded time
@@ -65,6 +68,7 @@ fn run(task: Task) -> Result<()> {
         Task::Test(args) => test::run(&args),
         Task::Ci(args) => ci::run(&args),
         Task::Tidy(args) => tidy::run(&args),
+        Task::Zoo(args) => hunt_zoo::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Go { line } => {

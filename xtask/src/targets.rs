@@ -1,7 +1,9 @@
-//! The Go target programs below `tests/go/`, built per Go line and variant, and cached.
+//! Go target programs, built per Go line and variant, and cached: those below `tests/go/`, and
+//! others of one file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
@@ -59,6 +61,36 @@ pub fn build_with(name: &str, line: GoLine, variant: Variant, env: &[(&str, &str
     let source = source_dir(name);
     let mut hash = Sha256::new();
     hash_sources(&source, &mut hash).with_context(|| format!("reading {}", source.display()))?;
+    cached(name, &source, ".", hash, line, variant, env)
+}
+
+/// As [`build_with`], of a program that is one Go file, and is to be called `name`.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_file(
+    file: &Path,
+    name: &str,
+    line: GoLine,
+    variant: Variant,
+    env: &[(&str, &str)],
+) -> Result<PathBuf> {
+    let source = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    let dir = file.parent().context("a file in a directory")?;
+    let package = file.file_name().and_then(|name| name.to_str()).context("a name in UTF-8")?;
+    cached(name, dir, package, Sha256::new_with_prefix(source), line, variant, env)
+}
+
+/// The program of these sources: built, unless it has been before.
+fn cached(
+    name: &str,
+    source: &Path,
+    package: &str,
+    mut hash: Sha256,
+    line: GoLine,
+    variant: Variant,
+    env: &[(&str, &str)],
+) -> Result<PathBuf> {
     for (key, value) in env {
         hash.update(format!("{key}={value};"));
     }
@@ -71,7 +103,10 @@ pub fn build_with(name: &str, line: GoLine, variant: Variant, env: &[(&str, &str
     }
     fs::create_dir_all(&all)?;
     let scratch = tempfile::tempdir_in(&all)?;
-    compile(&source, &scratch.path().join(name), line, variant, env)?;
+    let mut go = line.command()?;
+    go.current_dir(source).arg("build").arg("-o").arg(scratch.path().join(name));
+    choose(&mut go, variant, env)?;
+    shell::run(go.arg(package)).with_context(|| format!("building {} with Go {line}", source.display()))?;
     // Another process may have built the same meanwhile: then its copy is as good.
     if let Err(error) = fs::rename(scratch.path(), &dir)
         && !program.exists()
@@ -81,26 +116,20 @@ pub fn build_with(name: &str, line: GoLine, variant: Variant, env: &[(&str, &str
     Ok(program)
 }
 
-fn compile(
-    source: &Path,
-    program: &Path,
-    line: GoLine,
-    variant: Variant,
-    env: &[(&str, &str)],
-) -> Result<()> {
-    if variant == Variant::Cgo && !shell::on_path("gcc") {
+/// Flags and environment of the variant.
+fn choose(go: &mut Command, variant: Variant, env: &[(&str, &str)]) -> Result<()> {
+    let cgo = variant == Variant::Cgo || env.contains(&("CGO_ENABLED", "1"));
+    if cgo && !shell::on_path("gcc") {
         shell::apt_install(&["gcc", "libc6-dev"])?;
     }
-    let mut go = line.command()?;
-    go.current_dir(source).arg("build").arg("-o").arg(program);
-    go.env("CGO_ENABLED", if variant == Variant::Cgo { "1" } else { "0" }).envs(env.iter().copied());
+    go.env("CGO_ENABLED", if cgo { "1" } else { "0" }).envs(env.iter().copied());
     match variant {
         Variant::Plain => {}
         Variant::Stripped => _ = go.arg("-ldflags=-s -w"),
         Variant::Pie => _ = go.arg("-buildmode=pie"),
         Variant::Cgo => _ = go.arg("-ldflags=-linkmode=external"),
     }
-    shell::run(&mut go).with_context(|| format!("building {} with Go {line}", source.display()))
+    Ok(())
 }
 
 fn hash_sources(dir: &Path, hash: &mut Sha256) -> Result<()> {

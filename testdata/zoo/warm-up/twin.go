@@ -20,7 +20,7 @@ var cache [articles]*article
 
 func main() {
 	warm()
-	go every(1000, answer)
+	go every(2000, answer)
 	fmt.Println("ready")
 	io.Copy(io.Discard, os.Stdin)
 }
