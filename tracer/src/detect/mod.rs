@@ -5,10 +5,17 @@
 //! kind of leak has a file with one function, `look`, which is listed in [`DETECTORS`].
 
 mod case;
+mod census;
 mod claims;
+mod finalizer;
+mod fragmentation;
+mod goroutine;
 mod growth;
 mod heap;
+mod http_body;
 mod shape;
+mod stack_growth;
+mod timer;
 mod trend;
 mod verdict;
 
@@ -22,7 +29,15 @@ use crate::report::{Finding, Frame, Report};
 type Detector = fn(&Case<'_>) -> Vec<Finding>;
 
 /// The most specific first: what one has explained, those below it need not explain again.
-const DETECTORS: &[Detector] = &[growth::look];
+const DETECTORS: &[Detector] = &[
+    http_body::look,
+    goroutine::look,
+    timer::look,
+    finalizer::look,
+    stack_growth::look,
+    fragmentation::look,
+    growth::look,
+];
 
 /// What a capture says, with findings and a verdict: everything that shows a report shows this.
 pub fn report(state: &State) -> Report {

@@ -80,6 +80,8 @@ pub struct MemoryCensus {
     pub heap_inuse: u64,
     pub heap_idle: u64,
     pub heap_released: u64,
+    /// What the heap is to grow to before the next cycle.
+    pub next_gc: u64,
     pub stack_inuse: u64,
     pub stack_sys: u64,
     /// The runtime's own: `MSpanSys`, `MCacheSys`, `BuckHashSys`, `GCSys` and `OtherSys`.

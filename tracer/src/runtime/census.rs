@@ -165,6 +165,7 @@ fn memory_census(stats: &super::MemStats) -> MemoryCensus {
         heap_inuse: stats.heap_inuse,
         heap_idle: stats.heap_idle,
         heap_released: stats.heap_released,
+        next_gc: stats.next_gc,
         stack_inuse: stats.stack_inuse,
         stack_sys: stats.stack_sys,
         other_sys: [stats.mspan_sys, stats.mcache_sys, stats.buck_hash_sys, stats.gc_sys, stats.other_sys]

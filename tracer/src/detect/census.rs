@@ -1,0 +1,136 @@
+//! What detectors ask of the censuses of a capture.
+
+use std::collections::BTreeMap;
+
+use super::trend::{Point, Trend};
+use super::{Case, Suspect, own};
+use crate::event::{self, Census, GoroutineGroup};
+use crate::report::{Evidence, Frame, Series};
+
+/// Fewer censuses say nothing.
+const LEAST: usize = 10;
+/// Parts of the time in each of which what rises without end rises.
+const SLICES: usize = 5;
+/// Of the mean over all of them, in the part where it rises least.
+const LEAST_SHARE: f64 = 0.2;
+/// Of all that it rises, what it may fall in between.
+const MOST_FALL: f64 = 0.2;
+/// Load that has risen by as much explains a rise of so many times as much.
+const LOAD: f64 = 1.3;
+const MORE_THAN_LOAD: f64 = 1.5;
+
+/// Something that rises in a capture without end.
+#[derive(Debug, Clone)]
+pub(super) struct Rise {
+    pub(super) first: f64,
+    pub(super) last: f64,
+    pub(super) seconds: f64,
+    pub(super) per_s: f64,
+    /// From 0 to 1.
+    pub(super) confidence: f64,
+    points: Vec<Point>,
+}
+
+impl Rise {
+    /// Of these points in order of time; `None`: they do not rise, or as a load does that rises,
+    /// or that goes in steps.
+    pub(super) fn of(case: &Case<'_>, points: Vec<Point>) -> Option<Rise> {
+        let trend = Trend::of(&points).filter(|trend| points.len() >= LEAST && trend.is_growth())?;
+        let (&(begin, first), &(end, last)) = (points.first()?, points.last()?);
+        let seconds = end - begin;
+        let slice = seconds / SLICES as f64;
+        let value = |n: usize| super::trend::at(&points, begin + n as f64 * slice);
+        let mean = (last - first) / SLICES as f64;
+        let evenness = (1..=SLICES).map(|n| (value(n) - value(n - 1)) / mean).fold(1.0, f64::min);
+        let load = case.heap.rise_of_load();
+        let is_load = load >= LOAD && last < first * load * MORE_THAN_LOAD;
+        if mean <= 0.0 || evenness < LEAST_SHARE || fall(&points) > MOST_FALL * (last - first) || is_load {
+            return None;
+        }
+        let beyond = (points.len() - LEAST / 2) as f64;
+        let even = 0.8 + 0.2 * evenness;
+        let confidence = super::case::sureness(beyond, seconds) * even * (1.0 - trend.p_value);
+        Some(Rise { first, last, seconds, per_s: trend.bytes_per_s, confidence, points })
+    }
+
+    pub(super) fn grown(&self) -> f64 {
+        self.last - self.first
+    }
+
+    /// Evidence that says so.
+    pub(super) fn evidence(&self, what: String, name: &str, unit: &str) -> Evidence {
+        let series = Series { name: name.into(), unit: unit.into(), points: self.points.clone() };
+        Evidence { what, series: Some(series) }
+    }
+}
+
+/// The deepest fall.
+fn fall(points: &[Point]) -> f64 {
+    let mut most = f64::NEG_INFINITY;
+    points.iter().fold(0.0, |deepest, point| {
+        most = most.max(point.1);
+        deepest.max(most - point.1)
+    })
+}
+
+/// What each census says of something, where it says it.
+pub(super) fn series(case: &Case<'_>, value: impl Fn(&Census) -> Option<f64>) -> Vec<Point> {
+    let start_ns = case.state.start.as_ref().map_or(0, |start| start.time_ns);
+    let seconds = |census: &Census| census.begin_ns.saturating_sub(start_ns) as f64 / 1e9;
+    case.state.census.iter().filter_map(|census| Some((seconds(census), value(census)?))).collect()
+}
+
+/// The latest one.
+pub(super) fn latest<'a>(case: &Case<'a>) -> Option<&'a Census> {
+    case.state.census.iter().next_back()
+}
+
+/// The goroutine groups of a census.
+pub(super) fn groups(census: &Census) -> &[GoroutineGroup] {
+    census.goroutines.as_ref().map_or(&[], |goroutines| &goroutines.groups)
+}
+
+/// How many goroutines a census counts that are such.
+pub(super) fn count(census: &Census, is_such: impl Fn(&GoroutineGroup) -> bool) -> Option<f64> {
+    census.goroutines.as_ref()?;
+    Some(groups(census).iter().filter(|group| is_such(group)).map(|group| group.count).sum::<u64>() as f64)
+}
+
+/// Where the goroutines of a group stand, innermost first, as a dump shows it: without the
+/// functions of the runtime.
+pub(super) fn frames(case: &Case<'_>, group: &GoroutineGroup) -> Vec<Frame> {
+    let pcs = group.stack.and_then(|stack| case.state.stacks.get(&stack));
+    let frames = pcs.into_iter().flatten().filter_map(|pc| case.state.symbols.get(pc)).flatten();
+    let shown = frames.filter(|frame| !frame.wrapper && !frame.function.starts_with("runtime."));
+    shown.map(|frame| Frame::from(frame.clone())).collect()
+}
+
+/// The `go` statement that made the goroutines of a group.
+pub(super) fn creation<'a>(case: &Case<'a>, go_pc: u64) -> Option<&'a event::Frame> {
+    case.state.symbols.get(&go_pc)?.iter().rev().find(|frame| !frame.wrapper)
+}
+
+/// The suspects that are such; the ids of their sites, and by how much they grow together.
+pub(super) fn explained<'c>(
+    case: &'c Case<'_>,
+    is_such: impl Fn(&[Frame]) -> bool,
+) -> (Vec<&'c Suspect>, Vec<String>, f64) {
+    let suspects: Vec<&Suspect> =
+        case.suspects.iter().filter(|suspect| is_such(&case.site(suspect).frames)).collect();
+    let ids = suspects.iter().map(|suspect| case.site(suspect).id.clone()).collect();
+    let growth = suspects.iter().map(|suspect| suspect.trend.bytes_per_s).sum();
+    (suspects, ids, growth)
+}
+
+/// The innermost function of the program itself.
+pub(super) fn innermost(frames: &[Frame]) -> Option<&str> {
+    own(frames).next().map(|frame| frame.function.as_str())
+}
+
+/// Adds up by key, and gives the keys in order.
+pub(super) fn keys<K: Ord + Copy>(all: impl Iterator<Item = K>) -> Vec<K> {
+    all.map(|key| (key, ())).collect::<BTreeMap<K, ()>>().into_keys().collect()
+}
+
+#[cfg(test)]
+mod tests;

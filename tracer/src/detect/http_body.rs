@@ -1,0 +1,97 @@
+//! Responses whose bodies nobody closed: each keeps its connection, whose goroutine waits in
+//! `readLoop` for the body to be read to its end. (Those of idle connections wait for input.)
+
+use super::Case;
+use super::census::{self, Rise};
+use crate::event::{Census, GoroutineGroup};
+use crate::report::{Evidence, Finding, Frame, LeakKind, Severity};
+
+/// A rise by fewer connections is no matter.
+const LEAST: f64 = 10.0;
+
+/// What waits for a body: of HTTP/1, of HTTP/2 bundled, and of its own package.
+const WAITS: [&str; 3] = [
+    "net/http.(*persistConn).readLoop",
+    "net/http.(*http2clientStream).doRequest",
+    "net/http/internal/http2.(*clientStream).doRequest",
+];
+
+pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
+    rise(case).map(|rise| finding(case, &rise)).into_iter().collect()
+}
+
+/// Whether there are such.
+pub(super) fn is_seen(case: &Case<'_>) -> bool {
+    rise(case).is_some()
+}
+
+fn rise(case: &Case<'_>) -> Option<Rise> {
+    let number = |census: &Census| census::count(census, |group| waits_for_body(case, group));
+    Rise::of(case, census::series(case, number)).filter(|rise| rise.grown() >= LEAST)
+}
+
+/// Whether goroutines wait until somebody has read a body.
+pub(super) fn waits_for_body(case: &Case<'_>, group: &GoroutineGroup) -> bool {
+    group.state == "select"
+        && census::frames(case, group).iter().any(|frame| WAITS.contains(&frame.function.as_str()))
+}
+
+fn finding(case: &Case<'_>, rise: &Rise) -> Finding {
+    let is_client = |frames: &[Frame]| {
+        let of = |prefix: &str| frames.iter().any(|frame| frame.function.starts_with(prefix));
+        of("net/http.(*Client).") || of("net/http.(*Transport).") || of("net/http.(*persistConn).")
+    };
+    let is_http = |frames: &[Frame]| frames.iter().any(|frame| frame.function.starts_with("net/http."));
+    let (suspects, mut sites, growth) = census::explained(case, is_http);
+    // The program's own call says most, then what it has made in the library.
+    let rank =
+        |frames: &[Frame]| (is_client(frames) && census::innermost(frames).is_some(), is_client(frames));
+    let main = suspects.iter().max_by_key(|suspect| rank(&case.site(suspect).frames));
+    let main = main.map(|suspect| case.site(suspect)).filter(|site| is_client(&site.frames));
+    if let Some(main) = main {
+        sites.retain(|id| *id != main.id);
+        sites.insert(0, main.id.clone());
+    }
+    let waiting = census::latest(case).map_or(&[][..], census::groups).iter();
+    let waiting = waiting.filter(|group| waits_for_body(case, group)).max_by_key(|group| group.count);
+    let stack = waiting.map_or(Vec::new(), |group| census::frames(case, group));
+    let frames = main.map_or_else(|| stack.clone(), |site| site.frames.clone());
+    let caller = census::innermost(&frames).map_or(String::new(), |name| format!(" by {name}"));
+    let mut evidence = vec![rise.evidence(
+        format!(
+            "From {:.0} to {:.0} goroutines in {:.0} s wait in {} until a body is read or closed, {:.1} more each \
+             second: one for each connection.",
+            rise.first,
+            rise.last,
+            rise.seconds,
+            stack.first().map_or("readLoop", |frame| frame.function.as_str()),
+            rise.per_s
+        ),
+        "connections",
+        "connections",
+    )];
+    if let Some(ns) = waiting.and_then(|group| group.oldest_wait_ns) {
+        evidence.push(Evidence::of(format!("One of them has waited for {:.0} s or more.", ns as f64 / 1e9)));
+    }
+    Finding {
+        kind: LeakKind::HttpBody,
+        severity: Severity::Critical,
+        confidence: rise.confidence,
+        site: sites.first().cloned(),
+        sites,
+        growth_bytes_per_s: growth,
+        summary: format!(
+            "bodies of HTTP responses are not closed: {:.1} more connections each second, got{caller}, stay open \
+             with their goroutines and buffers",
+            rise.per_s
+        ),
+        frames,
+        evidence,
+        advice: "Close each response's body (defer resp.Body.Close() after the check of err), and read it to its end \
+                 (io.Copy(io.Discard, resp.Body)) so that the connection can serve the next request."
+            .into(),
+        disproof: "The connections end by themselves after a while: their bodies are long downloads or streams that \
+                   are still being read."
+            .into(),
+    }
+}
