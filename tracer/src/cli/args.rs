@@ -107,7 +107,8 @@ pub struct Record {
     #[arg(long)]
     pub counts_only: bool,
     /// Take a census of the process every few seconds: goroutines with their stacks, timers,
-    /// finalizers, memory, spans; evidence for leaks that allocations do not show
+    /// finalizers, memory, spans; and look who holds the objects that grow. Evidence for leaks, which
+    /// allocations alone do not show
     #[arg(long)]
     pub evidence: bool,
     /// Memory for following objects until they die; beyond it they are sampled; 0: do not follow them

@@ -6,7 +6,9 @@ use std::collections::{HashMap, HashSet};
 
 use crate::base::{Error, Result};
 use crate::binary::Binary;
-use crate::event::{Alloc, Census, Counted, Event, Frame, Inferred, Mapping, SiteId, StackId, UNKNOWN_SLOT};
+use crate::event::{
+    Alloc, Census, Counted, Event, Frame, Holders, Inferred, Mapping, SiteId, StackId, UNKNOWN_SLOT,
+};
 use crate::memory::{LiveMemory, ProcessMemory};
 use crate::plan::{CallSites, ProbePlan, Purpose};
 use crate::runtime::{Layout, TypeReader, slot_size};
@@ -79,6 +81,11 @@ impl<'a> Enricher<'a> {
             Event::Counted(all) => all.iter_mut().for_each(|counted| self.explain_counted(counted, out)),
             Event::Stack { id, pcs } => self.explain_stack(*id, pcs, out),
             Event::Census(census) => self.explain_census(census, out),
+            Event::Holders(holders) => {
+                for type_addr in types_of(holders) {
+                    self.explain_type(type_addr, out);
+                }
+            }
             _ => {}
         }
     }
@@ -191,6 +198,14 @@ impl<'a> Enricher<'a> {
     fn is_own(&self, map: &Mapping) -> bool {
         self.maps.iter().find(|m| m.executable).is_some_and(|first| first.path == map.path)
     }
+}
+
+/// The types that a look for holders speaks of.
+fn types_of(holders: &Holders) -> impl Iterator<Item = u64> {
+    let steps = holders.held.iter().flat_map(|held| &held.ways).flat_map(|way| &way.holders);
+    let of_steps = steps.map(|holder| holder.type_addr);
+    let of_maps = holders.maps.iter().flat_map(|map| [map.key, map.elem]);
+    of_steps.chain(of_maps).chain(holders.channels.iter().map(|channel| channel.elem_type))
 }
 
 /// The target's memory, what the executable holds of it taken from the file: that is

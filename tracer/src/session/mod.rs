@@ -7,6 +7,7 @@ mod enrich;
 mod evidence;
 mod gauges;
 mod gc;
+mod holders;
 mod judge;
 mod observer;
 mod options;

@@ -29,7 +29,7 @@ pub struct Options {
     pub max_overhead: Option<f64>,
     /// Most that traps of `Mode::Burst` may take of it on average, in percent.
     pub budget: f64,
-    /// Whether a census of the process is taken every few seconds.
+    /// Whether a census of the process is taken every few seconds, and looked who holds what grows.
     pub evidence: bool,
     /// Functions and lines to be told of.
     pub marks: Vec<Mark>,

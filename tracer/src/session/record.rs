@@ -12,6 +12,7 @@ use super::burst::Bursts;
 use super::enrich::Enricher;
 use super::evidence::Evidence;
 use super::gauges::GaugeReader;
+use super::holders::HolderScan;
 use super::judge::Judge;
 use super::observer::Observer;
 use super::options::{Mode, Options};
@@ -103,6 +104,8 @@ pub async fn record<W: Write>(
     recorder.observer.ready()?;
     // Not before a program of ours runs: there is nothing to learn of it.
     let mut bursts = recorder.start_bursts(&mut source, options.budget)?;
+    let (mut holders, note) = HolderScan::start(options.evidence, target, &layout, memory);
+    recorder.take(note)?;
 
     let mut gone = pin!(watch.wait());
     let mut over = pin!(elapsed(options.duration));
@@ -116,6 +119,9 @@ pub async fn record<W: Write>(
                 None => return Err(Error::failed("the eBPF program's events ended unexpectedly")),
             },
             () = until(recorder.judgement_due()) => recorder.judge(&watch)?,
+            finished = HolderScan::ended(&mut holders) => {
+                recorder.take(HolderScan::told(&mut holders, finished, &recorder.state))?;
+            }
             ended = Bursts::all_ended(&mut bursts) => {
                 bursts = None;
                 ended?;
@@ -145,6 +151,7 @@ pub async fn record<W: Write>(
             recorder.tell_second()?;
         }
         recorder.gather_evidence(&watch, false)?;
+        HolderScan::begin_if_due(&mut holders, &recorder.state);
         if recorder.observer.has_enough() {
             break EndReason::Interrupted;
         }
@@ -155,6 +162,7 @@ pub async fn record<W: Write>(
     recorder.check_sampler()?;
     recorder.judge_the_rest(&mut source, &watch).await?;
     recorder.gather_evidence(&watch, true)?;
+    recorder.take(HolderScan::last(&mut holders, &recorder.state).await)?;
     source.detach();
     recorder.restore_rate()?;
     recorder.read_counts(&mut source)?;
