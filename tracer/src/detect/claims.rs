@@ -2,7 +2,7 @@
 
 use super::verdict::{LEAST_CONFIDENCE, SURE};
 use super::{Case, own};
-use crate::report::{Finding, LeakKind, Severity, Site};
+use crate::report::{Evidence, Finding, LeakKind, Severity, Site};
 
 /// What is left to be said: detectors' claims come in with the most specific first.
 pub(super) fn settle(case: &Case<'_>, said: Vec<Finding>) -> Vec<Finding> {
@@ -15,7 +15,7 @@ pub(super) fn settle(case: &Case<'_>, said: Vec<Finding>) -> Vec<Finding> {
             finding.severity = finding.severity.min(Severity::Warning);
         }
         match findings.iter_mut().find(|known| is_same(case, known, &finding)) {
-            Some(known) => absorb(known, finding),
+            Some(known) => absorb(case, known, finding),
             None => findings.push(finding),
         }
     }
@@ -53,12 +53,18 @@ fn are_near(a: &Site, b: &Site) -> bool {
 }
 
 /// Adds to a finding what else is said of the same leak. What grows is counted once by site.
-fn absorb(known: &mut Finding, other: Finding) {
+fn absorb(case: &Case<'_>, known: &mut Finding, other: Finding) {
+    let (sites, growth) = (other.sites.len(), other.growth_bytes_per_s);
     let new: Vec<String> = other.sites.into_iter().filter(|site| !known.sites.contains(site)).collect();
     if !new.is_empty() {
-        known.growth_bytes_per_s += other.growth_bytes_per_s;
+        let suspects = case.suspects.iter().filter(|suspect| new.contains(&case.site(suspect).id));
+        let of_new: f64 = suspects.map(|suspect| suspect.trend.bytes_per_s).sum();
+        known.growth_bytes_per_s += if new.len() == sites { growth } else { of_new };
         // What its other evidence says of the whole is said already.
-        known.evidence.extend(other.evidence.into_iter().take(1));
+        let is_known = |evidence: &Evidence| known.evidence.iter().any(|known| known.what == evidence.what);
+        let first =
+            other.evidence.into_iter().take(1).filter(|evidence| !is_known(evidence)).collect::<Vec<_>>();
+        known.evidence.extend(first);
     }
     known.sites.extend(new);
     known.severity = known.severity.max(other.severity);

@@ -6,14 +6,24 @@
 
 mod case;
 mod census;
+mod channel_backlog;
 mod claims;
+mod context;
+mod context_value;
 mod finalizer;
 mod fragmentation;
 mod goroutine;
 mod growth;
 mod heap;
+mod held;
 mod http_body;
+mod map_growth;
+mod map_pointer_key;
+mod map_residue;
+mod maps;
+mod pool;
 mod shape;
+mod slice_retention;
 mod stack_growth;
 mod timer;
 mod trend;
@@ -32,8 +42,16 @@ type Detector = fn(&Case<'_>) -> Vec<Finding>;
 const DETECTORS: &[Detector] = &[
     http_body::look,
     goroutine::look,
+    context_value::look,
+    context::look,
     timer::look,
     finalizer::look,
+    pool::look,
+    channel_backlog::look,
+    slice_retention::look,
+    map_residue::look,
+    map_pointer_key::look,
+    map_growth::look,
     stack_growth::look,
     fragmentation::look,
     growth::look,

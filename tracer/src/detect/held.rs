@@ -1,0 +1,191 @@
+//! What is known of who holds the objects of a suspect, and of all that one container holds.
+
+use hashbrown::HashMap;
+
+use super::{Case, Suspect, function, growth};
+use crate::base::units::{format_bytes, format_count};
+use crate::event::{self, HolderKind, SiteId, StackId, Way};
+use crate::model::Track;
+use crate::report::{Evidence, Finding, LeakKind, Series, Severity, Site};
+
+/// From what share of a site's objects on a container is said to hold them.
+pub(super) const MOST: f64 = 0.5;
+
+/// Who holds what, by site.
+pub(super) struct Held<'a> {
+    case: &'a Case<'a>,
+    by_site: HashMap<usize, Vec<&'a event::Held>>,
+    sites: HashMap<(SiteId, StackId), usize>,
+}
+
+impl<'a> Held<'a> {
+    pub(super) fn of(case: &'a Case<'a>) -> Held<'a> {
+        let mut by_index: HashMap<u32, usize> = HashMap::new();
+        for (site, of_site) in case.report.sites.iter().enumerate() {
+            by_index.extend(of_site.calls.iter().map(|call| (*call, site)));
+        }
+        let mut held = Held { case, by_site: HashMap::new(), sites: HashMap::new() };
+        let mut calls: HashMap<(SiteId, StackId, u64), usize> = HashMap::new();
+        for sums in case.state.calls.iter() {
+            if let Some(&site) = by_index.get(&sums.index) {
+                calls.insert((sums.call.site, sums.call.stack, sums.call.type_addr), site);
+                held.sites.insert((sums.call.site, sums.call.stack), site);
+            }
+        }
+        let mut all: Vec<_> = case.state.holding.held.iter().collect();
+        all.sort_unstable_by_key(|(call, _)| **call);
+        for (call, of_call) in all {
+            if let Some(&site) = calls.get(call) {
+                held.by_site.entry(site).or_default().push(of_call);
+            }
+        }
+        held
+    }
+
+    /// What looks have found of the objects of a site, by call.
+    pub(super) fn of_site(&self, site: usize) -> &[&'a event::Held] {
+        self.by_site.get(&site).map_or(&[], Vec::as_slice)
+    }
+
+    /// The ways up from a site's objects.
+    pub(super) fn ways(&self, site: usize) -> impl Iterator<Item = &'a Way> {
+        self.of_site(site).iter().flat_map(|held| &held.ways)
+    }
+
+    /// Of the objects of a site to which a way is known, the share of those with such a way.
+    pub(super) fn share(&self, site: usize, is_such: impl Fn(&Way) -> bool) -> f64 {
+        let (all, such) = self.ways(site).fold((0, 0), |(all, such), way| {
+            (all + way.objects, such + if is_such(way) { way.objects } else { 0 })
+        });
+        if all == 0 { 0.0 } else { such as f64 / all as f64 }
+    }
+
+    /// The site that allocated a holder.
+    pub(super) fn site_of(&self, holder: &event::Holder) -> Option<&'a Site> {
+        self.case.report.sites.get(*self.sites.get(&holder.call?)?)
+    }
+
+    /// The type of a holder, as far as it is known.
+    pub(super) fn type_of(&self, holder: &event::Holder) -> &'a str {
+        let told = self.case.state.types.get(&holder.type_addr).map(|info| info.name.as_str());
+        told.or_else(|| self.site_of(holder).map(|site| site.type_name.as_str())).unwrap_or_default()
+    }
+
+    /// Containers of a kind that hold most objects of a suspect, by address, with these suspects:
+    /// those that grow fastest first.
+    pub(super) fn containers(&self, kind: HolderKind) -> Vec<(u64, Vec<&'a Suspect>)> {
+        let mut containers: Vec<(u64, Vec<&Suspect>)> = Vec::new();
+        for suspect in &self.case.suspects {
+            let Some(addr) = self.container_of(suspect, kind) else { continue };
+            match containers.iter_mut().find(|(known, _)| *known == addr) {
+                Some((_, of_container)) => of_container.push(suspect),
+                None => containers.push((addr, vec![suspect])),
+            }
+        }
+        containers
+    }
+
+    fn container_of(&self, suspect: &Suspect, kind: HolderKind) -> Option<u64> {
+        let mut objects: HashMap<u64, u64> = HashMap::new();
+        for way in self.ways(suspect.site) {
+            for holder in way.holders.iter().filter(|holder| holder.kind == kind) {
+                *objects.entry(holder.addr).or_default() += way.objects;
+            }
+        }
+        let (&addr, _) = objects.iter().max_by_key(|(addr, objects)| (**objects, **addr))?;
+        let holds = |way: &Way| way.holders.iter().any(|h| h.kind == kind && h.addr == addr);
+        (self.share(suspect.site, holds) >= MOST).then_some(addr)
+    }
+
+    /// Where a container is, as far as that is known: `in main.cache`.
+    pub(super) fn place(&self, site: usize, addr: u64) -> String {
+        let of_container = |way: &&Way| way.holders.iter().any(|holder| holder.addr == addr);
+        let Some(way) = self.ways(site).filter(of_container).max_by_key(|way| way.objects) else {
+            return String::new();
+        };
+        let above = way.holders.iter().skip_while(|holder| holder.addr != addr).skip(1);
+        let steps: Vec<String> = above.filter_map(|holder| self.step(holder)).collect();
+        if steps.is_empty() { String::new() } else { format!(" in {}", steps.join(" of ")) }
+    }
+
+    fn step(&self, holder: &event::Holder) -> Option<String> {
+        match holder.kind {
+            HolderKind::Global if holder.name.is_empty() => {
+                Some(format!("the global variable at {:#x}", holder.addr))
+            }
+            HolderKind::Global => Some(holder.name.clone()),
+            HolderKind::Stack => Some("a goroutine's stack".into()),
+            HolderKind::Map => Some("a map".into()),
+            HolderKind::Channel => Some("a channel".into()),
+            HolderKind::Pool => Some("a sync.Pool".into()),
+            HolderKind::Object => {
+                Some(self.type_of(holder)).filter(|name| !name.is_empty()).map(str::to_owned)
+            }
+        }
+    }
+}
+
+/// What a detector has to say of some suspects; the first one is the one to name.
+pub(super) struct Words {
+    pub(super) summary: String,
+    pub(super) evidence: Vec<Evidence>,
+    pub(super) advice: &'static str,
+    pub(super) disproof: &'static str,
+}
+
+/// A leak of these suspects: `None` if there are none.
+pub(super) fn finding(case: &Case<'_>, kind: LeakKind, of: &[&Suspect], words: Words) -> Option<Finding> {
+    let main = *of.first()?;
+    let site = case.site(main);
+    let mut evidence = growth::evidence(case, main);
+    evidence.extend(words.evidence);
+    Some(Finding {
+        kind,
+        severity: Severity::Critical,
+        confidence: of.iter().fold(0.0, |most: f64, suspect| most.max(suspect.confidence)),
+        site: Some(site.id.clone()),
+        sites: of.iter().map(|suspect| case.site(suspect).id.clone()).collect(),
+        frames: site.frames.clone(),
+        growth_bytes_per_s: of.iter().map(|suspect| suspect.trend.bytes_per_s).sum(),
+        summary: words.summary,
+        evidence,
+        advice: words.advice.into(),
+        disproof: words.disproof.into(),
+    })
+}
+
+/// As people read it: what grows, where, how fast.
+pub(super) fn rate(of: &[&Suspect]) -> String {
+    let sum: f64 = of.iter().map(|suspect| suspect.trend.bytes_per_s).sum();
+    format_bytes(sum.max(0.0) as u64)
+}
+
+/// The function of the program that a suspect's objects come from.
+pub(super) fn place<'a>(case: &Case<'a>, suspect: &Suspect) -> &'a str {
+    function(&case.site(suspect).frames)
+}
+
+/// How full a container was, over time.
+pub(super) fn filling<T>(case: &Case<'_>, track: &Track<T>, what: &str) -> Option<Evidence> {
+    let (first, last) = (track.points.first()?, track.points.last()?);
+    let start_ns = case.state.start.as_ref().map_or(0, |start| start.time_ns);
+    let seconds = |ns: u64| ns.saturating_sub(start_ns) as f64 / 1e9;
+    let points = track.points.iter().map(|(ns, count, _)| (seconds(*ns), *count as f64)).collect();
+    Some(Evidence {
+        what: format!(
+            "The {what} held {} elements and then {}, with room for {}.",
+            format_count(first.1),
+            format_count(last.1),
+            format_count(last.2)
+        ),
+        series: Some(Series { name: format!("elements of the {what}"), unit: "elements".into(), points }),
+    })
+}
+
+/// Whether a container has got fuller over all looks; `None`: it was seen only once.
+pub(super) fn has_grown<T>(track: &Track<T>) -> Option<bool> {
+    match track.points.as_slice() {
+        [] | [_] => None,
+        [first, .., last] => Some(last.1 > first.1),
+    }
+}

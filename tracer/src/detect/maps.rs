@@ -1,0 +1,48 @@
+//! Maps that get ever fuller, and what is in them: for the detectors of such.
+
+use super::held::{self, Held};
+use super::{Case, Suspect};
+use crate::event::{HolderKind, MapHeader};
+use crate::model::Track;
+use crate::report::Evidence;
+
+/// A map that grows, and the suspects whose objects it holds.
+pub(super) struct Growing<'a> {
+    pub(super) map: &'a MapHeader,
+    pub(super) suspects: Vec<&'a Suspect>,
+    /// Whether its keys are what holds the objects of the first of these.
+    pub(super) by_key: bool,
+    pub(super) evidence: Vec<Evidence>,
+    /// `map[K]V` and where it is.
+    pub(super) name: String,
+}
+
+/// All of them; those that hold what grows fastest first.
+pub(super) fn growing<'a>(case: &'a Case<'a>) -> Vec<Growing<'a>> {
+    let held = Held::of(case);
+    let of_map = |(addr, suspects): (u64, Vec<&'a Suspect>)| {
+        let track: &Track<MapHeader> = case.state.holding.maps.get(&addr)?;
+        if held::has_grown(track) == Some(false) {
+            return None;
+        }
+        let main = suspects.first()?;
+        let by_key = held.share(main.site, |way| {
+            way.holders.iter().any(|holder| {
+                holder.kind == HolderKind::Map && holder.addr == addr && holder.is_key == Some(true)
+            })
+        });
+        let name = format!("{}{}", type_name(case, &track.latest), held.place(main.site, addr));
+        let evidence = held::filling(case, track, "map").into_iter().collect();
+        Some(Growing { map: &track.latest, suspects, by_key: by_key >= held::MOST, evidence, name })
+    };
+    held.containers(HolderKind::Map).into_iter().filter_map(of_map).collect()
+}
+
+/// `map[K]V`, or `a map` where its types are not known.
+pub(super) fn type_name(case: &Case<'_>, map: &MapHeader) -> String {
+    let name = |type_addr| case.state.types.get(&type_addr).map(|info| info.name.as_str());
+    match (name(map.key), name(map.elem)) {
+        (Some(key), Some(elem)) => format!("map[{key}]{elem}"),
+        _ => "a map".into(),
+    }
+}
