@@ -32,6 +32,8 @@ pub struct Suspect {
     pub confidence: f64,
     /// Live bytes after GC cycles.
     pub series: Series,
+    /// Most of what was alive halfway is dead: arrays that were copied into larger ones.
+    pub(super) is_copied: bool,
     /// The series on which the judgement rests: the same of what had survived some cycles.
     pub(super) judged: Vec<Point>,
 }
@@ -40,7 +42,8 @@ pub struct Suspect {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Cleared {
     pub(super) site: usize,
-    pub(super) is_full: bool,
+    /// By others as fast as it dies.
+    pub(super) is_replaced: bool,
     pub(super) bytes: f64,
     pub(super) series: Series,
 }
@@ -69,19 +72,15 @@ impl<'a> Case<'a> {
         match lives.shape(turnover, error) {
             Shape::Grows(steadiness) => {
                 let confidence = confidence(&lives.all, steadiness);
+                let is_copied = lives.is_copied();
                 let (trend, judged) = (steadiness.trend, lives.judged(turnover).to_vec());
-                self.suspects.push(Suspect {
-                    site: index,
-                    trend,
-                    confidence,
-                    series: series(lives.all),
-                    judged,
-                });
+                let series = series(lives.all);
+                self.suspects.push(Suspect { site: index, trend, confidence, series, is_copied, judged });
             }
             shape @ (Shape::Filled | Shape::Replaced) => {
                 let bytes = lives.all.last().map_or(0.0, |point| point.1);
-                let is_full = shape == Shape::Replaced;
-                self.cleared.push(Cleared { site: index, is_full, bytes, series: series(lives.all) });
+                let is_replaced = shape == Shape::Replaced;
+                self.cleared.push(Cleared { site: index, is_replaced, bytes, series: series(lives.all) });
             }
             Shape::Other => {}
         }
@@ -101,6 +100,12 @@ impl<'a> Case<'a> {
     /// The site of a suspect.
     pub fn site(&self, suspect: &Suspect) -> &'a Site {
         &self.report.sites[suspect.site]
+    }
+
+    /// From 0 to 1: how much time and cycles say when nothing was found in them.
+    pub(super) fn sureness(&self) -> f64 {
+        let beyond = self.cycles().saturating_sub(LEAST_CYCLES as u64 / 2) as f64;
+        sureness(beyond, self.report.capture.duration_s)
     }
 
     /// Judged GC cycles.

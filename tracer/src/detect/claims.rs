@@ -29,6 +29,10 @@ pub(super) fn settle(case: &Case<'_>, said: Vec<Finding>) -> Vec<Finding> {
 /// Whether two findings speak of one thing: of the same sites, or the later one, which does not
 /// know why its site grows, of what the function of the other allocates beside it.
 fn is_same(case: &Case<'_>, known: &Finding, other: &Finding) -> bool {
+    const STRAINS: [LeakKind; 3] = [LeakKind::LargeObject, LeakKind::GcPressure, LeakKind::WarmUp];
+    if [known, other].iter().any(|finding| STRAINS.contains(&finding.kind)) {
+        return false;
+    }
     if known.sites.iter().any(|site| other.sites.contains(site)) {
         return true;
     }

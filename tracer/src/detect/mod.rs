@@ -4,6 +4,7 @@
 //! Pure: a capture's [`State`] and what a [`Report`] says of it come in, findings come out. Each
 //! kind of leak has a file with one function, `look`, which is listed in [`DETECTORS`].
 
+mod append_growth;
 mod case;
 mod census;
 mod channel_backlog;
@@ -12,11 +13,13 @@ mod context;
 mod context_value;
 mod finalizer;
 mod fragmentation;
+mod gc_pressure;
 mod goroutine;
 mod growth;
 mod heap;
 mod held;
 mod http_body;
+mod large_object;
 mod map_growth;
 mod map_pointer_key;
 mod map_residue;
@@ -28,6 +31,7 @@ mod stack_growth;
 mod timer;
 mod trend;
 mod verdict;
+mod warm_up;
 
 pub use case::{Case, Suspect};
 pub use trend::Trend;
@@ -54,7 +58,13 @@ const DETECTORS: &[Detector] = &[
     map_growth::look,
     stack_growth::look,
     fragmentation::look,
+    append_growth::look,
+    // Anything else that grows.
     growth::look,
+    // No leaks.
+    warm_up::look,
+    large_object::look,
+    gc_pressure::look,
 ];
 
 /// What a capture says, with findings and a verdict: everything that shows a report shows this.

@@ -159,6 +159,13 @@ impl Lives {
         lately(&self.old) < 0.3 * lately(&self.all)
     }
 
+    /// Whether most of what was alive halfway is dead.
+    pub(super) fn is_copied(&self) -> bool {
+        let (begin, end) = self.span();
+        let halfway = f64::midpoint(begin, end);
+        at(&self.kept, halfway) < 0.5 * at(&self.all, halfway)
+    }
+
     /// The deepest fall of live bytes, over how much they grew.
     fn fall(&self) -> f64 {
         let (mut most, mut deepest, mut least) = (0_f64, 0_f64, f64::INFINITY);

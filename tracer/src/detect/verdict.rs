@@ -38,7 +38,7 @@ fn decide(case: &Case<'_>, findings: &[Finding]) -> (Outcome, f64, String) {
     if cycles < LEAST_CYCLES as u64 {
         return (Outcome::Unsure, 0.0, format!("too few GC cycles to judge; seen {cycles}"));
     }
-    let enough = enough(case);
+    let enough = case.sureness();
     let grows = case.heap.trend.is_some_and(|trend| trend.is_growth());
     let risen = case.heap.rise_of_load();
     if let Some(suspect) = case.suspects.iter().find(|s| s.confidence >= LEAST_CONFIDENCE / 2.0) {
@@ -49,7 +49,7 @@ fn decide(case: &Case<'_>, findings: &[Finding]) -> (Outcome, f64, String) {
     if let Some(finding) = findings.iter().find(|finding| finding.kind == LeakKind::WarmUp) {
         return (Outcome::WarmUp, finding.confidence, finding.summary.clone());
     }
-    if let Some(cleared) = case.cleared.iter().find(|c| c.is_full && grows) {
+    if let Some(cleared) = case.cleared.iter().find(|c| c.is_replaced && grows) {
         let name = super::function(case.report.sites[cleared.site].frames.as_slice());
         let full = format!(
             "what {name} allocates is kept for a while and then replaced: {}, like a cache at its bound",
@@ -74,12 +74,6 @@ fn decide(case: &Case<'_>, findings: &[Finding]) -> (Outcome, f64, String) {
         return (Outcome::Unsure, 0.0, what);
     }
     (Outcome::NoLeak, enough, format!("nothing grows without end: {cycles} GC cycles were judged"))
-}
-
-/// How much time and cycles say, when nothing was found in them.
-fn enough(case: &Case<'_>) -> f64 {
-    let beyond = case.cycles().saturating_sub(LEAST_CYCLES as u64 / 2) as f64;
-    super::case::sureness(beyond, case.report.capture.duration_s)
 }
 
 fn leak_sentence(leaks: &[&Finding]) -> String {
