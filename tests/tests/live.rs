@@ -41,6 +41,7 @@ impl Target {
             g_goid: 0,
             step_traps: 1,
             sampler: None,
+            c: None,
             ring_bytes: 16 << 20,
             max_depth: 128,
             bpf_log: false,

@@ -69,6 +69,17 @@ impl Recipe {
     /// A mark is passed: `ptr` is the stack pointer, and `size` above it is where that was when
     /// the function was called. `slot` is not 0 if the kernel single-steps the instruction.
     pub const MARK: u32 = 10;
+    /// A function of C's allocator is called, for `size` times `type_` bytes. On these five
+    /// `slot` is as on `MARK`.
+    pub const C_ALLOC: u32 = 11;
+    /// As `C_ALLOC`, and what `ptr` points to is to be freed if that succeeds.
+    pub const C_REALLOC: u32 = 12;
+    /// As `C_ALLOC`, of a function that returns 0 or an error, and stores the pointer at `ptr`.
+    pub const C_STORE: u32 = 13;
+    /// One of these returns, with its result in `ptr`.
+    pub const C_RETURN: u32 = 14;
+    /// `ptr` is freed.
+    pub const C_FREE: u32 = 15;
 }
 
 /// Where the runtime keeps its record of a GC cycle: addresses in the target, 0 for none.
@@ -253,6 +264,18 @@ pub struct Count {
     pub requested: u64,
 }
 
+/// C's allocations from one stack since the program was loaded.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CCount {
+    pub objects: u64,
+    /// As asked for.
+    pub bytes: u64,
+    /// Those of these that were freed.
+    pub freed_objects: u64,
+    pub freed_bytes: u64,
+}
+
 /// What one CPU counted since the program was loaded.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -265,8 +288,10 @@ pub struct Counters {
     pub lost_stacks: u64,
     /// Samples that the runtime did not take because of the rate that is recorded.
     pub biased_samples: u64,
-    /// Of the hits those of marks on instructions that the kernel single-steps.
+    /// Of the hits those on instructions that the kernel single-steps.
     pub stepped: u64,
+    /// C's allocations that there was no room to follow.
+    pub c_left_out: u64,
 }
 
 /// What has passed the gate of allocations since the program was loaded.
@@ -305,3 +330,7 @@ unsafe impl aya::Pod for Counters {}
 // SAFETY: as for `Recipe`.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for Passed {}
+
+// SAFETY: as for `Recipe`.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for CCount {}

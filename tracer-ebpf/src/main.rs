@@ -15,6 +15,7 @@
 // Atomic addition: the target has no compare-and-swap, so core offers none of its own.
 #![feature(asm_experimental_arch)]
 
+mod calloc;
 mod count;
 mod gate;
 mod gc;
@@ -52,6 +53,15 @@ static M_CURG: Global<u32> = Global::new(0);
 /// Offset of `goid` in runtime.g.
 #[unsafe(no_mangle)]
 static G_GOID: Global<u32> = Global::new(0);
+/// Offset of `sched.bp` in runtime.g.
+#[unsafe(no_mangle)]
+static G_SCHED_BP: Global<u32> = Global::new(0);
+/// What a thread's FS base is to be added to for where it keeps its runtime.g.
+#[unsafe(no_mangle)]
+static TLS_G: Global<u64> = Global::new(0);
+/// Offset of the FS base in the kernel's task_struct; 0: not known.
+#[unsafe(no_mangle)]
+static TASK_FSBASE: Global<u32> = Global::new(0);
 /// Return addresses kept of a stack, at most `MAX_DEPTH`.
 #[unsafe(no_mangle)]
 static DEPTH: Global<u32> = Global::new(MAX_DEPTH as u32);
@@ -107,6 +117,9 @@ pub fn heaptap(ctx: ProbeContext) -> u32 {
         Recipe::STW_BEGIN => gc::stw_begin(&ctx, recipe),
         Recipe::STW_END => gc::stw_end(recipe),
         Recipe::MARK => mark::passed(&ctx, recipe),
+        Recipe::C_ALLOC | Recipe::C_REALLOC | Recipe::C_STORE => calloc::called(&ctx, recipe),
+        Recipe::C_RETURN => calloc::returned(&ctx, recipe),
+        Recipe::C_FREE => calloc::freed(&ctx, recipe),
         other => warn!(&ctx, "recipe with unknown purpose {}", other),
     }
     0

@@ -156,6 +156,11 @@ pub fn count_stepped() {
     add(|c| unsafe { &raw mut (*c).stepped });
 }
 
+#[inline(always)]
+pub fn count_left_out() {
+    add(|c| unsafe { &raw mut (*c).c_left_out });
+}
+
 /// Adds one to a counter of this CPU, atomically for the sake of a task that preempts
 /// this one here; returns roughly what it was (an atomic fetch needs Linux 5.12).
 #[inline(always)]

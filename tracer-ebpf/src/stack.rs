@@ -27,6 +27,19 @@ const WAYS: usize = 4;
 #[inline(always)]
 pub fn hash_and_send(rbp: u64, window: &mut read::Window, wake: u64) -> u64 {
     let hash = hash(rbp, window);
+    send(0, rbp, hash, wake)
+}
+
+/// As [`hash_and_send`], of a stack with the return address `first` inside of all others,
+/// walked by one read for each frame.
+#[inline(always)]
+pub fn hash_and_send_behind(first: u64, rbp: u64, wake: u64) -> u64 {
+    send(first, rbp, walk(first, rbp, |_, _| {}).hash, wake)
+}
+
+/// Sends the frames unless they were sent before; returns the hash, or 0 when it is of none.
+#[inline(always)]
+fn send(first: u64, rbp: u64, hash: u64, wake: u64) -> u64 {
     if hash == SEED {
         return 0;
     }
@@ -38,7 +51,7 @@ pub fn hash_and_send(rbp: u64, window: &mut read::Window, wake: u64) -> u64 {
     if set[0] == hash || set[1] == hash || set[2] == hash || set[3] == hash {
         return hash;
     }
-    if send_frames(rbp, hash, wake) {
+    if send_frames(first, rbp, hash, wake) {
         *set = [hash, set[0], set[1], set[2]];
     } else {
         send::count_lost_stack();
@@ -100,7 +113,7 @@ fn hash(rbp: u64, window: &mut read::Window) -> u64 {
     {
         return hash;
     }
-    walk(rbp, |_, _| {}).hash
+    walk(0, rbp, |_, _| {}).hash
 }
 
 /// `None` when a block cannot be read, which does not mean that the frame in it cannot.
@@ -126,10 +139,16 @@ fn hash_in_windows(rbp: u64, window: &mut read::Window) -> Option<u64> {
 }
 
 /// Walks by one read for each frame, and calls `visit` with each number and word that
-/// may be a return address; as many of them are as the walk is deep.
+/// may be a return address; as many of them are as the walk is deep. `first`, unless 0, is
+/// a return address before those.
 #[inline(always)]
-fn walk(rbp: u64, mut visit: impl FnMut(usize, u64)) -> Walk {
+fn walk(first: u64, rbp: u64, mut visit: impl FnMut(usize, u64)) -> Walk {
     let mut walk = Walk::from(rbp);
+    if first != 0 {
+        visit(0, first);
+        walk.hash = mix(walk.hash, first);
+        walk.depth = 1;
+    }
     while walk.depth < MAX_DEPTH && walk.depth < DEPTH.load() as usize {
         let Ok(words) = read::pair(walk.frame) else {
             break;
@@ -145,14 +164,14 @@ fn walk(rbp: u64, mut visit: impl FnMut(usize, u64)) -> Walk {
 /// Walks once more, writing straight into the ring: seldom, and it needs no scratch
 /// memory. The thread is stopped in the trap, so its stack is the same.
 #[inline(always)]
-fn send_frames(rbp: u64, hash: u64, wake: u64) -> bool {
+fn send_frames(first: u64, rbp: u64, hash: u64, wake: u64) -> bool {
     let Some(mut entry) = EVENTS.reserve::<StackRecord>(0) else {
         return false;
     };
     let record = entry.as_mut_ptr();
     // SAFETY: the record is reserved memory of that type, and the walk stays below
     // `MAX_DEPTH`. Volatile: the compiler must not make it a call of memset or memcpy.
-    let walk = walk(rbp, |i, pc| unsafe { write_volatile(&raw mut (*record).frames[i], pc) });
+    let walk = walk(first, rbp, |i, pc| unsafe { write_volatile(&raw mut (*record).frames[i], pc) });
     if walk.hash != hash {
         entry.discard(0);
         return false;

@@ -29,6 +29,7 @@ fn main() -> Result<()> {
         g_goid: 0,
         step_traps: 1,
         sampler: None,
+        c: None,
         ring_bytes: 64 << 10,
         max_depth: 1,
         bpf_log: false,

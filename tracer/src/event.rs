@@ -38,6 +38,10 @@ pub enum Event {
     Alloc(Alloc),
     /// Allocations that were counted instead of being told one by one, since the last of these.
     Counted(Vec<Counted>),
+    /// What C allocates is followed, too: by the path of the library that has its allocator.
+    FollowC { library: String },
+    /// What C has allocated and freed since the last of these; each second.
+    CCounts(CCounts),
     /// Return addresses of a stack, innermost first; precedes or follows its first use.
     #[serde(skip)]
     Stack { id: StackId, pcs: Vec<u64> },
@@ -197,6 +201,30 @@ pub struct Counted {
     pub objects: u64,
     /// Bytes asked for, of all together; 0 when the trap could not read it.
     pub requested: u64,
+}
+
+/// What C has allocated and freed, by stack.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CCounts {
+    /// CLOCK_MONOTONIC nanoseconds.
+    pub time_ns: u64,
+    /// Without those of which nothing changed.
+    pub stacks: Vec<CCounted>,
+}
+
+/// C's allocations of one stack, and which of those from it were freed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CCounted {
+    /// Innermost is the return address in the C function that called the allocator; then come
+    /// those of the goroutine that called C, if one did.
+    pub stack: StackId,
+    pub objects: u64,
+    /// As asked for.
+    pub bytes: u64,
+    pub freed_objects: u64,
+    pub freed_bytes: u64,
 }
 
 /// `Alloc::slot` when the slot size is not known.

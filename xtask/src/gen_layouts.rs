@@ -94,7 +94,7 @@ const ROWS: [(&str, &[&str]); 35] = [
         ],
     ),
     ("runtime.gList", &["_size", "size"]),
-    ("runtime.gobuf", &["sp", "pc"]),
+    ("runtime.gobuf", &["sp", "pc", "bp"]),
     ("runtime.hchan", &["_size", "qcount", "dataqsiz", "buf", "elemsize", "elemtype"]),
     (
         "runtime.heapStatsDelta",

@@ -2,6 +2,7 @@
 //! machine code (tier 1). Pure: no I/O, and total on hostile input.
 
 mod buildinfo;
+mod c_library;
 mod dwarf;
 mod elf;
 pub mod flow;
@@ -16,6 +17,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 
 pub use buildinfo::BuildInfo;
+pub use c_library::CLibrary;
 pub use dwarf::Dwarf;
 pub use functions::{Function, Functions};
 pub use gopclntab::{LineTable, Unwind};

@@ -111,6 +111,9 @@ pub struct Record {
     /// allocations alone do not show
     #[arg(long)]
     pub evidence: bool,
+    /// Follow what C code allocates with malloc and the like, too, and say which calls it was for
+    #[arg(long)]
+    pub cgo: bool,
     /// Memory for following objects until they die; beyond it they are sampled; 0: do not follow them
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_memory)]
     pub max_memory: u64,

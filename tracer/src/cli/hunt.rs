@@ -75,6 +75,7 @@ fn record(args: &Hunt) -> Result<State> {
         max_overhead: args.max_overhead,
         budget: args.budget,
         bpf_log: args.bpf_log,
+        cgo: args.cgo,
         marks: Vec::new(),
         evidence: true,
     };

@@ -60,6 +60,7 @@ fn reads(site: &Site) -> String {
         Purpose::StwBegin { reason } => format!("reason={}", place("reason", *reason)),
         Purpose::StwEnd => "(world started)".into(),
         Purpose::Mark { .. } => "(mark)".into(),
+        Purpose::CAlloc { .. } | Purpose::CReturn { .. } | Purpose::CFree { .. } => "(C's allocator)".into(),
         Purpose::Alloc(r) => [("ptr", r.ptr), ("size", r.size), ("type", r.type_), ("slot", r.slot)]
             .iter()
             .map(|(name, at)| format!("{name}={}", place(name, *at)))

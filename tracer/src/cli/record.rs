@@ -43,6 +43,7 @@ pub(super) fn run(args: &Record) -> Result<u8> {
         ring_bytes: args.buffer,
         max_depth: args.depth,
         counts_only: args.counts_only,
+        cgo: args.cgo,
         max_memory: args.max_memory,
         max_overhead: args.max_overhead,
         budget: args.budget,

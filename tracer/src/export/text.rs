@@ -9,7 +9,7 @@ use super::snapshot::{TableOptions as SampledOptions, sites as sampled_sites};
 use super::{findings, printable, put};
 use crate::base::Result;
 use crate::base::units::{format_bytes, format_count};
-use crate::report::{Capture, Grouping, Measure, Report, Row, Sampling, rows};
+use crate::report::{Capture, Grouping, Measure, Report, Row, Sampling, place, rows};
 
 /// How much to show, and in which order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,9 +39,35 @@ pub fn write(report: &Report, options: &TableOptions, out: &mut impl Write) -> R
             SampledOptions { grouping: options.grouping, limit: options.limit, ..Default::default() };
         sampled_sites(before, &options, &mut text);
     }
+    c_sites(report, options, &mut text);
     marks(report, &mut text);
     notes(report, &mut text);
     put(out, text.as_bytes())
+}
+
+/// What C allocates, by the call of C that it was for.
+pub(super) fn c_sites(report: &Report, options: &TableOptions, text: &mut String) {
+    let Some(sites) = &report.c_sites else { return };
+    text.push_str("\nallocated by C:\n");
+    let mut lines =
+        vec![["OBJECTS", "BYTES", "LIVE OBJ", "LIVE", "GROWTH/MIN", "BY", "SITE"].map(String::from)];
+    let shown = options.limit.unwrap_or(sites.len()).min(sites.len());
+    lines.extend(sites.iter().take(shown).map(|site| {
+        let (by, caller) = site.by_and_for();
+        [
+            format_count(site.alloc_objects),
+            format_bytes(site.alloc_bytes),
+            format_count(site.live_objects),
+            format_bytes(site.live_bytes),
+            site.live_bytes_per_minute.map_or("-".into(), growth),
+            cut(&printable(by)),
+            printable(&place(caller, options.grouping)).into_owned(),
+        ]
+    }));
+    align(&lines, 5, text);
+    if shown < sites.len() {
+        line(text, &format!("and {} more", format_count((sites.len() - shown) as u64)));
+    }
 }
 
 /// How often what the user has marked was passed, and how long regions took.

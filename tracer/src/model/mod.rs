@@ -3,6 +3,7 @@
 //! [`State::apply`] is all there is to it: no I/O, no clock, so the same events give
 //! the same state. It keeps ids and addresses; `report` joins them with names.
 
+mod c;
 mod calls;
 mod censuses;
 mod holding;
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 
+pub use c::CHeap;
 pub use calls::{Call, CallSums, Calls, Tally};
 pub use censuses::Censuses;
 pub use holding::{Holding, Track};
@@ -75,6 +77,8 @@ pub struct State {
     pub holding: Holding,
     /// What was alive before the capture; `None`: it was not looked at.
     pub baseline: Option<Baseline>,
+    /// What C allocates; `None`: it is not followed.
+    pub c: Option<CHeap>,
     pub notes: Vec<String>,
     /// Allocations applied.
     pub events: u64,
@@ -129,6 +133,13 @@ impl State {
                     let fits = if counted.slot == 0 { counted.objects } else { 0 };
                     self.tiny_fits = self.tiny_fits.wrapping_add(fits);
                     self.calls.add_counted(counted);
+                }
+            }
+            Event::FollowC { library } => self.c = Some(CHeap::new(library)),
+            Event::CCounts(counts) => {
+                self.latest_ns = self.latest_ns.max(counts.time_ns);
+                if let Some(c) = &mut self.c {
+                    c.add(counts);
                 }
             }
             Event::Stack { id, pcs } => {

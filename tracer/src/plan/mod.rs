@@ -4,6 +4,7 @@
 //! touched.
 
 mod alloc;
+mod c;
 mod call_site;
 mod gc;
 mod leaf;
@@ -13,6 +14,7 @@ mod sampler;
 use iced_x86::{FlowControl, Instruction};
 use serde::{Deserialize, Serialize};
 
+pub use c::{CCall, c_sites};
 pub use call_site::{CallSites, Passed};
 pub use mark::Mark;
 
@@ -65,6 +67,13 @@ pub enum Purpose {
     StwBegin { reason: Place },
     /// The world is started again.
     StwEnd,
+    /// A function of C's allocator is entered, for `count` objects of `size`; what `pointer`
+    /// is depends on what it does.
+    CAlloc { call: CCall, pointer: Place, size: Place, count: Place },
+    /// One of these returns.
+    CReturn { result: Place },
+    /// C's `free` is entered.
+    CFree { pointer: Place },
     /// A mark of the user's is passed; the stack pointer was so many bytes higher when the
     /// function was called.
     Mark { frame: i64 },

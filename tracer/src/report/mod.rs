@@ -4,6 +4,7 @@
 //! bytes.
 
 mod baseline;
+mod c;
 pub mod diff;
 mod finding;
 pub mod gc;
@@ -31,6 +32,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use regex::Regex;
 use serde::Serialize;
 
+pub use c::CSite;
 pub use finding::{Evidence, Finding, LeakKind, Outcome, Series, Severity, Stage, StageName, Verdict};
 pub use kind::Kind;
 pub use life::{Life, LivePoint, Survival};
@@ -56,6 +58,8 @@ pub struct Report {
     pub capture: Capture,
     pub totals: Totals,
     pub sites: Vec<Site>,
+    /// What C allocates; `None`: it was not followed.
+    pub c_sites: Option<Vec<CSite>>,
     /// What was alive before the capture, as the runtime's own heap profiler had sampled
     /// it; `None`: it had not.
     pub before_attach: Option<Profile>,
@@ -230,6 +234,7 @@ impl Report {
                 live_bytes: sums.live.map(|(_, bytes)| bytes),
             },
             sites,
+            c_sites: c::build(state, start.time_ns),
             before_attach: baseline::build(state),
             size_classes: size_classes::build(state),
             gc: gc::timeline(state, &estimator, start.time_ns),

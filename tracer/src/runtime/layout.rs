@@ -70,9 +70,11 @@ pub struct G {
     /// Stack pointer and program counter while it does not run (`sched`, a `gobuf`).
     pub sched_sp: u64,
     pub sched_pc: u64,
-    /// The same in a system call or C code; else 0.
+    /// Stack pointer and program counter in a system call or C code; else 0.
     pub syscall_sp: u64,
     pub syscall_pc: u64,
+    /// Frame pointer as of when it switched to its thread's own stack (in `sched`).
+    pub sched_bp: u64,
     /// A u32.
     pub status: u64,
     /// Nanoseconds of the monotonic clock.
@@ -369,6 +371,7 @@ impl G {
             stack: field("stack")?,
             sched_sp: field("sched")? + at("runtime.gobuf", "sp")?,
             sched_pc: field("sched")? + at("runtime.gobuf", "pc")?,
+            sched_bp: field("sched")? + at("runtime.gobuf", "bp")?,
             syscall_sp: field("syscallsp")?,
             syscall_pc: field("syscallpc")?,
             status: field("atomicstatus")?,

@@ -101,6 +101,7 @@ fn attach(target: &Identity, options: &GcOptions) -> Result<LiveSource> {
         g_goid: 0,
         step_traps: 1,
         sampler: None,
+        c: None,
         ring_bytes: RING_BYTES,
         max_depth: 1,
         bpf_log: options.bpf_log,

@@ -3,6 +3,7 @@
 mod auto;
 mod baseline;
 mod burst;
+mod c;
 mod enrich;
 mod evidence;
 mod gauges;

@@ -31,6 +31,8 @@ pub struct Options {
     pub budget: f64,
     /// Whether a census of the process is taken every few seconds, and looked who holds what grows.
     pub evidence: bool,
+    /// Whether what C allocates is followed, too.
+    pub cgo: bool,
     /// Functions and lines to be told of.
     pub marks: Vec<Mark>,
 }

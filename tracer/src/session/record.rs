@@ -9,6 +9,7 @@ use tracer_common::GcAddresses;
 
 use super::baseline::baseline;
 use super::burst::Bursts;
+use super::c;
 use super::enrich::Enricher;
 use super::evidence::Evidence;
 use super::gauges::GaugeReader;
@@ -23,7 +24,7 @@ use super::wait::{elapsed, stop_signal, until};
 use crate::base::units::format_count;
 use crate::base::{Error, Result, monotonic_ns};
 use crate::capture::Writer;
-use crate::event::{Cost, End, EndReason, Event, MarkInfo, Phase, SiteInfo, Start, Tripped};
+use crate::event::{Cost, End, EndReason, Event, Phase, SiteInfo, Start, Tripped};
 use crate::memory::LiveMemory;
 use crate::model::State;
 use crate::plan::{CostClass, ProbePlan};
@@ -81,13 +82,15 @@ pub async fn record<W: Write>(
         plan.leave_out_assists();
     }
     let marks = plan.add_marks(&target.binary, &options.marks)?;
+    let c = if options.cgo { Some(c::probes(target, &layout)?) } else { None };
     let watch = Watch::new(pid)?;
     let trap = trap_cost(Method::Auto, options.counts_only, CostClass::Emulated);
     let attach = AttachOptions {
         sampler: sampler.as_ref().map(|sampler| sampler.in_kernel(&layout)),
         curg: Some(CurgOffsets { g_m: layout.g.m as u32, m_curg: layout.m.curg as u32 }),
         g_goid: layout.g.goid as u32,
-        step_traps: step_traps(&marks, &trap)?,
+        step_traps: step_traps(!marks.is_empty() || c.is_some(), &trap)?,
+        c: c.as_ref().map(|(probes, _)| probes),
         ..attach_options(target, &plan, gc_addresses, options)
     };
     let prepared = Prepared::new(&attach)?;
@@ -95,6 +98,9 @@ pub async fn record<W: Write>(
         Recorder::start(target, &layout, &plan, sampler, &memory, (writer, observer), options)?;
     if !marks.is_empty() {
         recorder.put(Event::Marks(marks))?;
+    }
+    for event in c.iter().flat_map(|(_, events)| events) {
+        recorder.put(event.clone())?;
     }
     let mut source = prepared.attach()?;
     recorder.set_rate(pid)?;
@@ -128,6 +134,7 @@ pub async fn record<W: Write>(
             }
             _ = tick.tick() => {
                 recorder.read_counters(&mut source)?;
+                recorder.read_c_counts(&mut source)?;
                 recorder.tell_cost(&source)?;
                 recorder.check_sampler()?;
                 recorder.writer.flush()?;
@@ -166,6 +173,8 @@ pub async fn record<W: Write>(
     source.detach();
     recorder.restore_rate()?;
     recorder.read_counts(&mut source)?;
+    recorder.read_c_counts(&mut source)?;
+    c::left_out(&source)?.map_or(Ok(()), |note| recorder.put(note))?;
     recorder.tell_biased_samples(&source)?;
     while let Some(batch) = source.recv().await {
         recorder.take(batch)?;
@@ -173,10 +182,11 @@ pub async fn record<W: Write>(
     recorder.finish(reason)
 }
 
-/// For how many traps one on a single-stepped instruction counts, as at the ends of regions.
-fn step_traps(marks: &[MarkInfo], trap: &Result<Duration>) -> Result<u64> {
+/// For how many traps one on a single-stepped instruction counts, as at the ends of regions and
+/// of C's functions.
+fn step_traps(are_any: bool, trap: &Result<Duration>) -> Result<u64> {
     match trap {
-        Ok(trap) if !marks.is_empty() => {
+        Ok(trap) if are_any => {
             let step = trap_cost(Method::Auto, false, CostClass::SingleStepped)?;
             Ok(((step.as_nanos() as f64 / trap.as_nanos().max(1) as f64).round() as u64).max(1))
         }
@@ -199,6 +209,7 @@ fn attach_options<'a>(
         g_goid: 0,
         step_traps: 1,
         sampler: None,
+        c: None,
         ring_bytes: options.ring_bytes,
         max_depth: options.max_depth,
         bpf_log: options.bpf_log,
@@ -517,6 +528,14 @@ impl<'a, W: Write> Recorder<'a, W> {
     fn read_counts(&mut self, source: &mut LiveSource) -> Result<()> {
         let counted = source.counted()?;
         counted.chunks(COUNTED).try_for_each(|rows| self.take(vec![Event::Counted(rows.to_vec())]))
+    }
+
+    /// Asks for what C has allocated and freed.
+    fn read_c_counts(&mut self, source: &mut LiveSource) -> Result<()> {
+        if self.state.c.is_none() {
+            return Ok(());
+        }
+        self.put(c::counts(source)?)
     }
 
     /// Sets the rate of samples that is asked for. The probes are in place by now: they see

@@ -1,12 +1,14 @@
 //! Finding a process, its maps and what it is (tier 2).
 
 mod alive;
+mod c_library;
 mod find;
 mod identify;
 mod maps;
 mod spawn;
 
 pub use alive::{Ended, Watch};
+pub use c_library::{Allocator, c_allocator};
 pub use find::{by_cgroup, by_cmdline, by_container, by_name, by_pid};
 pub use identify::{Identity, identify, open_binary};
 pub use maps::{load_bias, read_maps};

@@ -42,6 +42,9 @@ pub struct Hunt {
     /// The same as --format json
     #[arg(long, conflicts_with = "format")]
     pub json: bool,
+    /// Follow what C code allocates, too, so that a leak there is named with its call
+    #[arg(long)]
+    pub cgo: bool,
     /// Memory for following objects until they die; beyond it they are sampled
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_memory)]
     pub max_memory: u64,

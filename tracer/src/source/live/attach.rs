@@ -3,7 +3,7 @@
 use std::io;
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 
@@ -15,7 +15,7 @@ use crate::plan::{ProbePlan, Purpose, Site};
 /// What keeps the probes in place; dropping it removes them.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
-    /// On allocation sites and marks, which are passed often.
+    /// On allocation sites, Go's and C's, and marks, which are passed often.
     dear: Vec<Link>,
     others: Vec<Link>,
 }
@@ -27,7 +27,7 @@ enum Link {
 }
 
 impl Probes {
-    /// Removes the probes on allocation sites and marks.
+    /// Removes those.
     pub(super) fn remove_dear(&mut self) {
         remove(self.dear.drain(..));
     }
@@ -48,7 +48,7 @@ fn remove(links: impl Iterator<Item = Link>) {
     });
 }
 
-/// Some of a plan's sites: where in the executable, and the cookie of each, its index.
+/// Some of the sites: where in their file, and the cookie of each, its index.
 #[derive(Debug)]
 pub(super) struct Placing {
     pub(super) offsets: Vec<u64>,
@@ -58,6 +58,14 @@ pub(super) struct Placing {
 impl Placing {
     pub(super) fn allocations(plan: &ProbePlan) -> Placing {
         Placing::of(plan, is_allocation)
+    }
+
+    /// Sites that come after the plan's own.
+    fn behind(plan: &ProbePlan, sites: &[Site]) -> Placing {
+        let first = plan.sites.len() as u64;
+        let numbered = sites.iter().zip(first..);
+        let (offsets, cookies) = numbered.map(|(site, index)| (site.file_offset, index)).unzip();
+        Placing { offsets, cookies }
     }
 
     fn of(plan: &ProbePlan, wanted: impl Fn(&Site) -> bool) -> Placing {
@@ -81,26 +89,31 @@ fn is_mark(site: &Site) -> bool {
 /// [`Gate`]: super::gate::Gate
 pub(super) fn attach(program: &mut Program, options: &AttachOptions<'_>) -> Result<Probes> {
     let is_other = |site: &Site| !is_allocation(site) && !is_mark(site);
-    let others = place(program, options, &Placing::of(options.plan, is_other))?;
-    let mut dear = place(program, options, &Placing::of(options.plan, is_mark))?;
+    let exe = executable(options.pid);
+    let mut place = |file: &Path, sites: &Placing| place(program, options.pid, file, sites);
+    let others = place(&exe, &Placing::of(options.plan, is_other))?;
+    let mut dear = place(&exe, &Placing::of(options.plan, is_mark))?;
     if options.allocations != Allocations::Gated {
-        dear.extend(place(program, options, &Placing::allocations(options.plan))?);
+        dear.extend(place(&exe, &Placing::allocations(options.plan))?);
+    }
+    if let Some(c) = options.c {
+        dear.extend(place(&c.file, &Placing::behind(options.plan, &c.sites))?);
     }
     Ok(Probes { dear, others })
 }
 
-fn place(program: &mut Program, options: &AttachOptions<'_>, sites: &Placing) -> Result<Vec<Link>> {
+fn place(program: &mut Program, pid: u32, file: &Path, sites: &Placing) -> Result<Vec<Link>> {
     let Placing { offsets, cookies } = sites;
     if offsets.is_empty() {
         return Ok(Vec::new());
     }
     match &program.form {
         Form::Multi(loaded) => {
-            let fd = uprobe_multi::link(loaded, &executable(options.pid), offsets, cookies, options.pid)
-                .map_err(|e| not_attached(options.pid, e))?;
+            let fd =
+                uprobe_multi::link(loaded, file, offsets, cookies, pid).map_err(|e| not_attached(pid, e))?;
             Ok(vec![Link::Multi { _fd: fd }])
         }
-        Form::Perf => perf(program, options.pid, offsets, cookies),
+        Form::Perf => perf(program, pid, file, offsets, cookies),
     }
 }
 
@@ -110,11 +123,10 @@ pub(super) fn executable(pid: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/exe"))
 }
 
-fn perf(program: &mut Program, pid: u32, offsets: &[u64], cookies: &[u64]) -> Result<Vec<Link>> {
+fn perf(program: &mut Program, pid: u32, file: &Path, offsets: &[u64], cookies: &[u64]) -> Result<Vec<Link>> {
     let process = NonZeroU32::new(pid).ok_or_else(|| Error::usage("0 is not the id of a process"))?;
     let has_cookies = program.cookies;
     let uprobe = uprobe(&mut program.ebpf)?;
-    let path = executable(pid);
     let mut links = Vec::with_capacity(offsets.len());
     for (&offset, &cookie) in offsets.iter().zip(cookies) {
         let point = UProbeAttachPoint {
@@ -122,7 +134,7 @@ fn perf(program: &mut Program, pid: u32, offsets: &[u64], cookies: &[u64]) -> Re
             cookie: has_cookies.then_some(cookie),
         };
         let link = uprobe
-            .attach(point, &path, UProbeScope::OneProcess(process))
+            .attach(point, file, UProbeScope::OneProcess(process))
             .and_then(|id| uprobe.take_link(id))
             .map_err(|e| not_attached(pid, e))?;
         links.push(Link::Perf { _link: link });

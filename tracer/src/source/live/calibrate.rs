@@ -40,6 +40,7 @@ pub fn trap_cost(method: Method, is_counted: bool, instruction: CostClass) -> Re
         g_goid: 0,
         step_traps: 1,
         sampler: None,
+        c: None,
         ring_bytes: RING_BYTES,
         max_depth: 128,
         bpf_log: false,

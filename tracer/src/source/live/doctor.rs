@@ -151,6 +151,7 @@ fn program() -> Check {
         g_goid: 0,
         step_traps: 1,
         sampler: None,
+        c: None,
         ring_bytes: 64 << 10,
         max_depth: 128,
         bpf_log: false,

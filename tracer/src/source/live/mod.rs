@@ -5,6 +5,8 @@
 //! nothing stays behind when heaptap is killed.
 
 mod attach;
+mod btf;
+mod c;
 mod calibrate;
 mod counts;
 pub mod doctor;
@@ -19,12 +21,15 @@ use aya::maps::{Array, Map};
 use tokio::sync::mpsc;
 use tracer_common::{GcAddresses, Sampler};
 
+pub use btf::fs_base_offset;
+pub use c::{CProbes, GoroutineInC, OBJECTS as C_OBJECTS};
 pub use calibrate::trap_cost;
 pub use gate::{Gate, Hits, InPlace, hurry};
 
 use crate::base::{Error, Result};
-use crate::event::{Counted, Event};
+use crate::event::{CCounted, Counted, Event};
 use crate::plan::ProbePlan;
+use c::CCounts;
 use counts::Counts;
 use reader::{Poll, Reader};
 
@@ -60,6 +65,8 @@ pub struct AttachOptions<'a> {
     /// no attach cookies (5.15), no atomic exchange (5.12).
     pub baseline: bool,
     pub allocations: Allocations,
+    /// `None`: what C allocates is left alone.
+    pub c: Option<&'a CProbes>,
 }
 
 /// Byte offsets in the runtime's structures that lead from a thread's g0 to the goroutine
@@ -117,6 +124,7 @@ pub struct LiveSource {
     /// The program's map COUNTERS.
     counters: Arc<Map>,
     counts: Counts,
+    c_counts: CCounts,
     step_traps: u64,
     /// `None`: not gated, or taken.
     gate: Option<Gate>,
@@ -157,6 +165,7 @@ impl<'a> Prepared<'a> {
         let method = program.method();
         let probes = attach::attach(&mut program, &options)?;
         let counts = Counts::new(reader::take(&mut program.ebpf, "COUNTS")?);
+        let c_counts = CCounts::new(reader::take(&mut program.ebpf, "C_COUNTS")?);
         let gate = match options.allocations {
             Allocations::Gated => {
                 let sites = attach::Placing::allocations(options.plan);
@@ -174,6 +183,7 @@ impl<'a> Prepared<'a> {
             turn: 0,
             counters,
             counts,
+            c_counts,
             step_traps: options.step_traps,
             gate,
         })
@@ -242,6 +252,23 @@ impl LiveSource {
         self.counts.read()
     }
 
+    /// What C has allocated and freed since the last time, if that is followed.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn c_counted(&mut self) -> Result<Vec<CCounted>> {
+        self.c_counts.read()
+    }
+
+    /// Allocations of C's that there was no room to follow.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn c_left_out(&self) -> Result<u64> {
+        let counters = reader::counters(&self.counters)?;
+        Ok(counters.iter().fold(0, |sum: u64, cpu| sum.wrapping_add(cpu.c_left_out)))
+    }
+
     /// What opens windows on allocations; the first time, and if the source is gated. The
     /// probes it has placed when the source is detached are to be dropped before.
     pub fn gate(&mut self) -> Option<Gate> {
@@ -258,7 +285,7 @@ impl LiveSource {
         Ok(counters.iter().fold(0, |sum: u64, cpu| sum.wrapping_add(cpu.biased_samples)))
     }
 
-    /// Removes the probes on allocation sites and marks (20 to 40 ms with `Method::Multi`, else the
+    /// Removes the probes on allocation sites, Go's and C's, and marks (20 to 40 ms with `Method::Multi`, else the
     /// kernel takes some 100 ms a site); GC cycles and stops of the world are still told.
     /// What the removed probes sent is still to be received.
     pub fn detach_allocations(&mut self) {

@@ -9,11 +9,11 @@ use aya::{Ebpf, EbpfLoader};
 use tracer_common::{GcAddresses, MAX_DEPTH, MAX_SITES, Place, Recipe, Sampler};
 
 use super::attach::refused;
-use super::{Allocations, AttachOptions, Method, counts, ring_size, uprobe_multi};
+use super::{Allocations, AttachOptions, Method, c, counts, ring_size, uprobe_multi};
 use crate::base::{Error, Result};
 use crate::binary::flow::RSP;
 use crate::event::UNKNOWN_SLOT;
-use crate::plan::{self, CostClass, ProbePlan, Purpose, Site};
+use crate::plan::{self, CCall, CostClass, Purpose, Site};
 
 /// Built from `tracer-ebpf/` by `cargo xtask build-ebpf`, which writes it here.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/heaptap.bpf.o");
@@ -46,7 +46,7 @@ pub(super) enum Form {
 impl Program {
     pub(super) fn load(options: &AttachOptions<'_>) -> Result<Program> {
         let cookies = !options.baseline && aya::features().bpf_cookie();
-        let recipes = recipes(options.plan)?;
+        let recipes = recipes(options)?;
         let mut ebpf = create_maps(options, cookies)?;
         fill_maps(&mut ebpf, options, &recipes)?;
         let multi = match options.method {
@@ -98,7 +98,12 @@ fn create_maps(options: &AttachOptions<'_>, cookies: bool) -> Result<Ebpf> {
     let windows = !options.baseline && KernelVersion::current().is_ok_and(|current| current >= WINDOWS_SINCE);
     let counted = options.allocations == Allocations::Counted;
     let log_level: u8 = if options.bpf_log { u8::MAX } else { 0 };
-    EbpfLoader::new()
+    let goroutine = options.c.and_then(|c| c.goroutine);
+    let mut loader = EbpfLoader::new();
+    for (map, entries) in c::map_sizes(options.c.is_some()) {
+        loader.map_max_entries(map, entries);
+    }
+    loader
         .override_global("COOKIES", &u32::from(cookies), true)
         .override_global("WINDOWS", &u32::from(windows), true)
         .override_global("GATED", &u32::from(options.allocations == Allocations::Gated), true)
@@ -106,6 +111,9 @@ fn create_maps(options: &AttachOptions<'_>, cookies: bool) -> Result<Ebpf> {
         .override_global("G_M", &options.curg.map_or(0, |curg| curg.g_m), true)
         .override_global("M_CURG", &options.curg.map_or(0, |curg| curg.m_curg), true)
         .override_global("G_GOID", &options.g_goid, true)
+        .override_global("G_SCHED_BP", &goroutine.map_or(0, |g| g.sched_bp), true)
+        .override_global("TLS_G", &goroutine.map_or(0, |g| g.tls as u64), true)
+        .override_global("TASK_FSBASE", &goroutine.map_or(0, |g| g.fs_base), true)
         .override_global("DEPTH", &options.max_depth, true)
         .override_global("WAKE_BYTES", &u64::from(ring / 4), true)
         .override_global(aya_log::LEVEL, &log_level, true)
@@ -129,8 +137,10 @@ fn fill_maps(ebpf: &mut Ebpf, options: &AttachOptions<'_>, recipes: &[Recipe]) -
         entry.set(0, sampler, 0).map_err(map_error)?;
     }
     let mut by_ip = HashMap::<_, u64, u32>::try_from(map(ebpf, "SITES_BY_IP")?).map_err(map_error)?;
-    for (index, site) in options.plan.sites.iter().enumerate() {
-        let address = site.address.wrapping_add(options.load_bias);
+    let own = options.plan.sites.iter().map(|site| site.address.wrapping_add(options.load_bias));
+    let of_c =
+        options.c.into_iter().flat_map(|c| c.sites.iter().map(|s| s.address.wrapping_add(c.load_bias)));
+    for (index, address) in own.chain(of_c).enumerate() {
         by_ip.insert(address, index as u32, 0).map_err(map_error)?;
     }
     Ok(())
@@ -149,25 +159,28 @@ pub(super) fn map_error(error: aya::maps::MapError) -> Error {
     Error::failed("cannot use a map of the eBPF program").because(error)
 }
 
-/// The plan's recipes in the program's form, by site index.
-fn recipes(plan: &ProbePlan) -> Result<Vec<Recipe>> {
+/// The plan's recipes in the program's form, by site index; behind them those of C's allocator.
+fn recipes(options: &AttachOptions<'_>) -> Result<Vec<Recipe>> {
+    let plan = options.plan;
+    let sites: Vec<&Site> = plan.sites.iter().chain(options.c.map_or(&[][..], |c| &c.sites)).collect();
     if plan.sites.is_empty() {
         return Err(Error::failed("there is no site to probe in this program")
             .hint("see what was found and what was not: heaptap plan"));
     }
-    if plan.sites.len() > MAX_SITES {
+    if sites.len() > MAX_SITES {
         return Err(Error::failed(format!(
             "{} probe sites are more than the {MAX_SITES} one program serves",
-            plan.sites.len()
+            sites.len()
         )));
     }
     let alloc = if plan.is_sampled() { Recipe::SAMPLE } else { Recipe::ALLOC };
-    Ok(plan.sites.iter().enumerate().map(|(index, site)| recipe(index as u32, site, alloc)).collect())
+    Ok(sites.into_iter().enumerate().map(|(index, site)| recipe(index as u32, site, alloc)).collect())
 }
 
 /// `alloc` is what allocation sites are to the program.
 fn recipe(index: u32, site: &Site, alloc: u32) -> Recipe {
     let nothing = plan::Place::None;
+    let stepped = plan::Place::Const(u64::from(site.cost == CostClass::SingleStepped));
     let only = |ptr| plan::Recipe { ptr, size: nothing, type_: nothing, slot: nothing };
     let (purpose, absent, places) = match &site.purpose {
         Purpose::Alloc(places) => (alloc, 0, places.clone()),
@@ -180,9 +193,18 @@ fn recipe(index: u32, site: &Site, alloc: u32) -> Recipe {
         Purpose::StwEnd => (Recipe::STW_END, 0, only(nothing)),
         Purpose::Mark { frame } => {
             let size = plan::Place::Const(*frame as u64);
-            let slot = plan::Place::Const(u64::from(site.cost == CostClass::SingleStepped));
-            (Recipe::MARK, 0, plan::Recipe { size, slot, ..only(plan::Place::Reg(RSP)) })
+            (Recipe::MARK, 0, plan::Recipe { size, slot: stepped, ..only(plan::Place::Reg(RSP)) })
         }
+        &Purpose::CAlloc { call, pointer, size, count } => {
+            let purpose = match call {
+                CCall::Returns => Recipe::C_ALLOC,
+                CCall::Replaces => Recipe::C_REALLOC,
+                CCall::Stores => Recipe::C_STORE,
+            };
+            (purpose, 0, plan::Recipe { ptr: pointer, size, type_: count, slot: stepped })
+        }
+        Purpose::CReturn { result } => (Recipe::C_RETURN, 0, plan::Recipe { slot: stepped, ..only(*result) }),
+        Purpose::CFree { pointer } => (Recipe::C_FREE, 0, plan::Recipe { slot: stepped, ..only(*pointer) }),
     };
     Recipe {
         ptr: place(places.ptr, absent),
@@ -231,6 +253,9 @@ mod tests {
             "GATE",
             "PASSED",
             "COUNTS",
+            "C_CALLS",
+            "C_OBJECTS",
+            "C_COUNTS",
             "EVENTS",
             "AYA_LOGS",
         ] {

@@ -1,0 +1,3 @@
+module callocs
+
+go 1.19
