@@ -273,3 +273,6 @@ fn stack_id(pcs: &[u64]) -> StackId {
     pcs.iter().for_each(|pc| hash.add(&pc.to_le_bytes()));
     StackId(hash.hash())
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,6 +39,12 @@ impl QueueReader {
         }
     }
 
+    /// One that finds nothing.
+    #[cfg(test)]
+    pub(super) fn nowhere(layout: &Layout) -> QueueReader {
+        QueueReader { layout: layout.queues.clone(), allp: None, allfin: None, gc_cleanups: None }
+    }
+
     /// How many timers are set.
     ///
     /// # Errors
@@ -96,3 +102,97 @@ impl QueueReader {
 
 /// The head of a block is shorter, in bytes.
 const MAX_HEAD: u64 = 256;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::memory::FakeMemory;
+
+    const ALLP: u64 = 0x1000;
+    const ALLFIN: u64 = 0x1100;
+    const CLEANUPS: u64 = 0x2000;
+    const LIST: u64 = 0x3000;
+    const P: u64 = 0x10_0000;
+    const BLOCKS: u64 = 0x20_0000;
+
+    fn reader(go: &str) -> QueueReader {
+        let layout = Layout::measured(go).expect(go).queues;
+        QueueReader { layout, allp: Some(ALLP), allfin: Some(ALLFIN), gc_cleanups: Some(CLEANUPS) }
+    }
+
+    /// Two Ps with 7 and 5 timers, of which one each is stopped; three blocks with 101, 0 and 3
+    /// finalizers; 9 cleanups queued by Ps and 2 by one that is no more, 4 executed.
+    fn process(reader: &QueueReader) -> FakeMemory {
+        let mut memory = FakeMemory::new();
+        memory
+            .write_u64(ALLP, LIST)
+            .write_u64(ALLP + 8, 2)
+            .write_u64(LIST, P)
+            .write_u64(LIST + 8, P + 0x8000);
+        memory.write(CLEANUPS, &[0; 0x200]).write(P, &[0; 0x10000]).write(BLOCKS, &[0; 0x400]);
+        let timers = reader.layout.timers.as_ref().expect("timers");
+        for (p, count) in [(P, 7u32), (P + 0x8000, 5)] {
+            memory
+                .write(p + timers.count, &count.to_le_bytes())
+                .write(p + timers.stopped, &1u32.to_le_bytes());
+        }
+        let block = reader.layout.finalizers.as_ref().expect("blocks");
+        memory.write_u64(ALLFIN, BLOCKS);
+        for (n, count) in [(0, 101u32), (1, 0), (2, 3)] {
+            let at = BLOCKS + 0x100 * n;
+            memory.write(at + block.count, &count.to_le_bytes());
+            memory.write_u64(at + block.next, if n < 2 { at + 0x100 } else { 0 });
+        }
+        if let Some(queue) = &reader.layout.cleanups {
+            memory.write_u64(CLEANUPS + queue.queued, 2).write_u64(CLEANUPS + queue.executed, 4);
+            memory.write_u64(P + queue.queued_by_p, 8).write_u64(P + 0x8000 + queue.queued_by_p, 1);
+        }
+        memory
+    }
+
+    #[test]
+    fn what_waits_is_counted() {
+        for (go, cleanups) in [("go1.19.8", 0), ("go1.22.10", 0), ("go1.24.11", 0), ("go1.27.3", 7)] {
+            let reader = reader(go);
+            let memory = process(&reader);
+            assert_eq!(reader.timers(&memory).ok(), Some(10), "{go}");
+            assert_eq!(reader.finalizers(&memory).ok(), Some(104 + cleanups), "{go}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_or_makes_no_sense_is_refused() {
+        let whole = reader("go1.27.3");
+        let memory = process(&whole);
+        let nowhere = QueueReader { allp: None, ..whole.clone() };
+        assert!(nowhere.timers(&memory).is_err() && nowhere.finalizers(&memory).is_err());
+        let block = whole.layout.finalizers.as_ref().expect("blocks");
+        for (at, value) in [(block.next, BLOCKS), (block.next, 8), (block.count, u64::MAX)] {
+            let mut memory = memory.clone();
+            memory.write_u64(BLOCKS + at, value);
+            assert!(whole.finalizers(&memory).is_err(), "{at} {value:#x}");
+        }
+        let mut many = memory.clone();
+        many.write_u64(ALLP + 8, u64::MAX);
+        assert!(whole.timers(&many).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_memory_holds_reading_ends(
+            words in prop::collection::vec((0..0x40u64, any::<u64>()), 0..20),
+            go in prop::sample::select(vec!["go1.19.8", "go1.27.3"]),
+        ) {
+            let reader = reader(go);
+            let mut memory = process(&reader);
+            for (at, value) in words {
+                memory.write_u64(BLOCKS + 8 * at, value);
+            }
+            if let Ok(queued) = reader.finalizers(&memory) {
+                prop_assert!(queued <= 7 + MAX_BLOCKS as u64 * u64::from(MAX_BLOCK));
+            }
+        }
+    }
+}
