@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::trend::{Point, Trend};
 use super::{Case, Suspect, own};
 use crate::event::{self, Census, GoroutineGroup};
-use crate::report::{Evidence, Frame, Series};
+use crate::report::{Evidence, Finding, Frame, Series, Site};
 
 /// Fewer censuses say nothing.
 const LEAST: usize = 10;
@@ -113,13 +113,31 @@ pub(super) fn creation<'a>(case: &Case<'a>, go_pc: u64) -> Option<&'a event::Fra
 /// The suspects that are such; the ids of their sites, and by how much they grow together.
 pub(super) fn explained<'c>(
     case: &'c Case<'_>,
-    is_such: impl Fn(&[Frame]) -> bool,
+    is_such: impl Fn(&Site) -> bool,
 ) -> (Vec<&'c Suspect>, Vec<String>, f64) {
     let suspects: Vec<&Suspect> =
-        case.suspects.iter().filter(|suspect| is_such(&case.site(suspect).frames)).collect();
+        case.suspects.iter().filter(|suspect| is_such(case.site(suspect))).collect();
     let ids = suspects.iter().map(|suspect| case.site(suspect).id.clone()).collect();
     let growth = suspects.iter().map(|suspect| suspect.trend.bytes_per_s).sum();
     (suspects, ids, growth)
+}
+
+/// Adds the descriptors of goroutines that grow in number to the finding that leaks most of these:
+/// which `go` statement had one allocated, instead of taking that of one which has ended, is chance.
+pub(super) fn add_descriptors(case: &Case<'_>, findings: &mut [Finding]) {
+    let order = |a: &&mut Finding, b: &&mut Finding| a.growth_bytes_per_s.total_cmp(&b.growth_bytes_per_s);
+    let Some(finding) = findings.iter_mut().max_by(order) else { return };
+    for suspect in case.suspects.iter().filter(|suspect| is_descriptor(case.site(suspect))) {
+        let id = &case.site(suspect).id;
+        if !finding.sites.contains(id) {
+            finding.sites.push(id.clone());
+            finding.growth_bytes_per_s += suspect.trend.bytes_per_s;
+        }
+    }
+}
+
+pub(super) fn is_descriptor(site: &Site) -> bool {
+    site.type_name == "runtime.g"
 }
 
 /// The innermost function of the program itself.

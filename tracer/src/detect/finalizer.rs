@@ -2,9 +2,10 @@
 //! queue grows, or objects with a finalizer are never collected as they are in a cycle.
 
 use super::census::{self, Rise};
-use super::{Case, function};
+use super::held::{Held, MOST};
+use super::{Case, Suspect, function};
 use crate::base::units::format_bytes;
-use crate::event::{Census, GoroutineGroup};
+use crate::event::{Census, GoroutineGroup, HolderKind, Way};
 use crate::report::{Evidence, Finding, LeakKind, Severity};
 
 /// A rise by fewer objects is no matter.
@@ -77,6 +78,13 @@ fn finding_of_queue(case: &Case<'_>, rise: &Rise) -> Finding {
     }
 }
 
+/// Whether the objects are known to be held by what is no object: then that keeps them, and not
+/// their finalizers.
+fn is_reachable(held: &Held<'_>, suspect: &Suspect) -> bool {
+    let is_held = |way: &Way| way.holders.iter().any(|holder| holder.kind != HolderKind::Object);
+    held.share(suspect.site, is_held) >= MOST
+}
+
 /// The types of objects that have a finalizer.
 fn types_with_finalizer(case: &Case<'_>) -> Vec<String> {
     let finalizers = census::latest(case).and_then(|census| census.finalizers.as_ref());
@@ -93,7 +101,8 @@ fn finding_of_type(case: &Case<'_>, addr: u64) -> Option<Finding> {
         Some(types.iter().find(|(other, _)| *other == addr).map_or(0.0, |(_, count)| *count as f64))
     };
     let rise = Rise::of(case, census::series(case, number)).filter(|rise| rise.grown() >= LEAST)?;
-    let suspect = case.suspects.iter().find(|suspect| {
+    let held = Held::of(case);
+    let suspect = case.suspects.iter().filter(|suspect| !is_reachable(&held, suspect)).find(|suspect| {
         let site = case.site(suspect);
         // Whoever uses a library's objects keeps them: of these another detector knows more.
         site.type_name == *name
@@ -105,7 +114,7 @@ fn finding_of_type(case: &Case<'_>, addr: u64) -> Option<Finding> {
     })?;
     let site = case.site(suspect);
     let maker = function(&site.frames);
-    let (_, others, growth) = census::explained(case, |frames| function(frames) == maker);
+    let (_, others, growth) = census::explained(case, |site| function(&site.frames) == maker);
     let mut sites = vec![site.id.clone()];
     sites.extend(others.into_iter().filter(|id| *id != site.id));
     let mut evidence = vec![rise.evidence(

@@ -99,16 +99,17 @@ fn free_bytes(class: &SizeClassCensus) -> u64 {
 }
 
 /// The site with most survivors, each of which may hold a span: of those whose objects are of a
-/// sparse class, or of several sizes.
+/// sparse class, or of several sizes. Samples may know of no survivor.
 fn main_site<'a>(case: &Case<'a>, sparse: &[SizeClassCensus]) -> Option<&'a Site> {
-    let dense = |slot: u64| !sparse.iter().any(|class| class.slot_size == slot);
     let classes = census::latest(case).map_or(&[][..], |census| &census.size_classes);
-    let is_dense = |site: &&Site| {
-        let (objects, bytes) = (site.live_objects.unwrap_or(0), site.live_bytes.unwrap_or(0));
-        let is_one_size = objects > 0 && bytes % objects == 0;
+    let is_in = |classes: &[SizeClassCensus], slot| classes.iter().any(|class| class.slot_size == slot);
+    let is_dense = |site: &Site| {
+        let live = site.live_objects.zip(site.live_bytes).filter(|(objects, _)| *objects > 0);
+        let (objects, bytes) = live.unwrap_or((site.alloc_objects, site.alloc_bytes));
         let slot = bytes.checked_div(objects).unwrap_or(0);
-        is_one_size && classes.iter().any(|class| class.slot_size == slot) && dense(slot)
+        slot.checked_mul(objects) == Some(bytes) && is_in(classes, slot) && !is_in(sparse, slot)
     };
-    let sites = case.report.sites.iter().filter(|site| !is_dense(site));
-    sites.max_by_key(|site| site.live_objects.unwrap_or(0)).filter(|site| site.live_objects > Some(0))
+    let candidates =
+        case.report.sites.iter().filter(|site| !is_dense(site) && census::innermost(&site.frames).is_some());
+    candidates.max_by_key(|site| (site.live_objects, site.alloc_objects))
 }

@@ -17,7 +17,12 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
     let http = http_body::is_seen(case);
     let groups = case.state.census.iter().flat_map(census::groups);
     let sites = census::keys(groups.map(|group| group.go_pc));
-    sites.into_iter().filter_map(|go_pc| finding(case, go_pc, http)).collect()
+    let mut findings: Vec<Finding> =
+        sites.into_iter().filter_map(|go_pc| finding(case, go_pc, http)).collect();
+    if !http {
+        census::add_descriptors(case, &mut findings);
+    }
+    findings
 }
 
 fn finding(case: &Case<'_>, go_pc: u64, http: bool) -> Option<Finding> {
@@ -36,7 +41,8 @@ fn finding(case: &Case<'_>, go_pc: u64, http: bool) -> Option<Finding> {
     }
     let frames = census::frames(case, largest);
     let ageing = ageing(case, largest);
-    let (_, sites, growth) = census::explained(case, |site| is_of(site, &frames, creator));
+    let (_, sites, growth) =
+        census::explained(case, |site| is_of(&site.frames, &frames, creator) && !census::is_descriptor(site));
     let stacks = stack_growth(case, go_pc);
     let place = frames.first().map_or("?", |frame| frame.function.as_str());
     let own = census::innermost(&frames).unwrap_or(place);

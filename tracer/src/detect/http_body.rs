@@ -1,10 +1,12 @@
 //! Responses whose bodies nobody closed: each keeps its connection, whose goroutine waits in
 //! `readLoop` for the body to be read to its end. (Those of idle connections wait for input.)
 
-use super::Case;
+use std::collections::BTreeMap;
+
 use super::census::{self, Rise};
+use super::{Case, Suspect};
 use crate::event::{Census, GoroutineGroup};
-use crate::report::{Evidence, Finding, Frame, LeakKind, Severity};
+use crate::report::{Evidence, Finding, Frame, LeakKind, Severity, Site};
 
 /// A rise by fewer connections is no matter.
 const LEAST: f64 = 10.0;
@@ -17,7 +19,9 @@ const WAITS: [&str; 3] = [
 ];
 
 pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
-    rise(case).map(|rise| finding(case, &rise)).into_iter().collect()
+    let mut findings: Vec<Finding> = rise(case).map(|rise| finding(case, &rise)).into_iter().collect();
+    census::add_descriptors(case, &mut findings);
+    findings
 }
 
 /// Whether there are such.
@@ -42,12 +46,9 @@ fn finding(case: &Case<'_>, rise: &Rise) -> Finding {
         of("net/http.(*Client).") || of("net/http.(*Transport).") || of("net/http.(*persistConn).")
     };
     let is_http = |frames: &[Frame]| frames.iter().any(|frame| frame.function.starts_with("net/http."));
-    let (suspects, mut sites, growth) = census::explained(case, is_http);
-    // The program's own call says most, then what it has made in the library.
-    let rank =
-        |frames: &[Frame]| (is_client(frames) && census::innermost(frames).is_some(), is_client(frames));
-    let main = suspects.iter().max_by_key(|suspect| rank(&case.site(suspect).frames));
-    let main = main.map(|suspect| case.site(suspect)).filter(|site| is_client(&site.frames));
+    let (suspects, mut sites, growth) =
+        census::explained(case, |site| is_http(&site.frames) && !census::is_descriptor(site));
+    let main = main_site(case, &suspects, is_client);
     if let Some(main) = main {
         sites.retain(|id| *id != main.id);
         sites.insert(0, main.id.clone());
@@ -94,4 +95,22 @@ fn finding(case: &Case<'_>, rise: &Rise) -> Finding {
                    are still being read."
             .into(),
     }
+}
+
+/// The site that says most of who did not close them: of the function of the program by whose
+/// requests most is kept, else what the library has made for them.
+fn main_site<'a>(
+    case: &Case<'a>,
+    suspects: &[&Suspect],
+    is_client: impl Fn(&[Frame]) -> bool,
+) -> Option<&'a Site> {
+    let clients = || suspects.iter().filter(|suspect| is_client(&case.site(suspect).frames));
+    let mut callers: BTreeMap<Option<&str>, f64> = BTreeMap::new();
+    for suspect in clients() {
+        *callers.entry(census::innermost(&case.site(suspect).frames)).or_default() +=
+            suspect.trend.bytes_per_s;
+    }
+    let (caller, _) =
+        callers.iter().max_by(|a, b| a.0.is_some().cmp(&b.0.is_some()).then(a.1.total_cmp(b.1)))?;
+    clients().map(|suspect| case.site(suspect)).find(|site| census::innermost(&site.frames) == *caller)
 }

@@ -55,7 +55,7 @@ fn finding(case: &Case<'_>) -> Option<Finding> {
     Some(Finding {
         kind: LeakKind::StackGrowth,
         severity: Severity::Critical,
-        confidence: confidence * (0.7 + 0.3 * (grown - 1.0).min(1.0)),
+        confidence: confidence * (0.8 + 0.2 * (grown - 1.0).min(1.0)),
         site: None,
         sites: Vec::new(),
         growth_bytes_per_s: trend.bytes_per_s,

@@ -22,7 +22,7 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
         MAKERS.iter().any(|name| has(name))
             && !frames.iter().any(|frame| frame.function.starts_with("context."))
     };
-    let (suspects, ..) = census::explained(case, is_timer);
+    let (suspects, ..) = census::explained(case, |site| is_timer(&site.frames));
     let rise = Rise::of(case, census::series(case, |census| Some(census.timers? as f64)))
         .filter(|rise| rise.grown() >= LEAST && !is_of_goroutines(case, rise));
     // What makes them: their site's function, and what else it allocates for them.
@@ -40,7 +40,7 @@ fn is_of_goroutines(case: &Case<'_>, timers: &Rise) -> bool {
 }
 
 fn finding(case: &Case<'_>, maker: &str, timers: &[&Suspect], rise: Option<&Rise>) -> Finding {
-    let (_, others, growth) = census::explained(case, |frames| function(frames) == maker);
+    let (_, others, growth) = census::explained(case, |site| function(&site.frames) == maker);
     let of_maker = timers.iter().filter(|suspect| function(&case.site(suspect).frames) == maker);
     let main = of_maker.max_by(|a, b| a.trend.bytes_per_s.total_cmp(&b.trend.bytes_per_s));
     let site = main.map(|suspect| case.site(suspect));
