@@ -81,7 +81,7 @@ fn leak_sentence(leaks: &[&Finding]) -> String {
     let rate: f64 = sure.iter().map(|leak| leak.growth_bytes_per_s).sum();
     let rate = format_bytes(rate.max(0.0) as u64);
     match sure.as_slice() {
-        [one] => format!("a leak of kind {}: {}", one.kind.name(), one.summary),
+        [one] => format!("{}: {}", one.kind.name(), one.summary),
         several => format!("{} leaks, together {rate} each second", several.len()),
     }
 }

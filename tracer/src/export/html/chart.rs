@@ -4,9 +4,11 @@ use std::fmt::Write as _;
 
 use maud::{Markup, html};
 
+use super::super::findings::stage_name;
+use super::super::printable;
 use crate::base::units::{format_bytes, format_count};
-use crate::report::Report;
 use crate::report::gc::{GcCycle, GcRecord};
+use crate::report::{Report, Series, Stage};
 
 /// More cycles than this are drawn several to a point.
 const POINTS: usize = 200;
@@ -100,6 +102,11 @@ impl Scale {
         let from = points.iter().map(|p| p.begin).fold(0.0, f64::min);
         let to = points.iter().map(|p| p.end).fold(duration_s, f64::max);
         let most = points.iter().map(|p| p.before.max(p.after).max(p.goal)).max().unwrap_or(0);
+        Scale::up_to(from, to, most)
+    }
+
+    /// Of so much of the time, and so much at most.
+    fn up_to(from: f64, to: f64, most: u64) -> Scale {
         let bytes = step_of_bytes(most).map_or(1.0, |step| step * (most as f64 / step).ceil());
         Scale { from, seconds: (to - from).max(1e-9), bytes }
     }
@@ -172,16 +179,7 @@ fn figure(points: &[Point], scale: Scale) -> Markup {
             }
             div.chart {
                 (drawing(points, scale, cycles))
-                @for bytes in scale.levels() {
-                    span.level style=(format!("bottom:{:.2}%", 100.0 - scale.y(bytes) / SIDE * 100.0)) {
-                        (format_bytes(bytes))
-                    }
-                }
-                @for second in scale.instants() {
-                    span.instant style=(format!("left:{:.2}%", scale.x(second) / SIDE * 100.0)) {
-                        (format!("{}", (second * 1e6).round() / 1e6)) " s"
-                    }
-                }
+                (axes(scale, format_bytes))
             }
             figcaption {
                 "Bytes of objects: when a cycle began, when marking ended, and what of it was marked."
@@ -189,6 +187,49 @@ fn figure(points: &[Point], scale: Scale) -> Markup {
                     " Each point stands for " (format_count(points[0].cycles as u64)) " cycles."
                 }
             }
+        }
+    }
+}
+
+/// What is written beside a drawing.
+fn axes(scale: Scale, level: fn(u64) -> String) -> Markup {
+    html! {
+        @for bytes in scale.levels() {
+            span.level style=(format!("bottom:{:.2}%", 100.0 - scale.y(bytes) / SIDE * 100.0)) { (level(bytes)) }
+        }
+        @for second in scale.instants() {
+            span.instant style=(format!("left:{:.2}%", scale.x(second) / SIDE * 100.0)) {
+                (format!("{}", (second * 1e6).round() / 1e6)) " s"
+            }
+        }
+    }
+}
+
+/// A series of a finding, with lines where stages of the hunt began.
+pub(super) fn series(series: &Series, stages: &[Stage]) -> Markup {
+    let time = |n: Option<&(f64, f64)>| n.map_or(0.0, |point| point.0);
+    let points = || series.points.iter().map(|&(second, value)| (second, value.max(0.0) as u64));
+    let most = points().map(|point| point.1).max().unwrap_or(0);
+    let scale = Scale::up_to(time(series.points.first()).min(0.0), time(series.points.last()), most);
+    let name = printable(&series.name);
+    let label = format!("{name} over time, {} points", series.points.len());
+    let level = if series.unit == "bytes" { format_bytes } else { format_count };
+    html! {
+        figure {
+            div.chart.small {
+                svg viewBox=(format!("0 0 {SIDE} {SIDE}")) preserveAspectRatio="none" role="img" aria-label=(label) {
+                    @for value in scale.levels() {
+                        line.grid x1="0" x2=(SIDE) y1=(format!("{:.1}", scale.y(value))) y2=(format!("{:.1}", scale.y(value))) {}
+                    }
+                    @for stage in stages {
+                        line.stage x1=(format!("{:.1}", scale.x(stage.begin_s))) x2=(format!("{:.1}", scale.x(stage.begin_s)))
+                            y1="0" y2=(SIDE) { title { (stage_name(stage.name)) } }
+                    }
+                    polyline.heap-line points=(line(scale, points())) {}
+                }
+                (axes(scale, level))
+            }
+            figcaption { (name) ", in " (printable(&series.unit)) }
         }
     }
 }

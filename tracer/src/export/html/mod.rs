@@ -2,6 +2,7 @@
 
 mod chart;
 mod cycles;
+mod findings;
 mod regions;
 mod sites;
 
@@ -49,6 +50,7 @@ pub fn write(report: &Report, options: FlameOptions, out: &mut impl Write) -> Re
                 (contents(report, boxes.is_some()))
                 main {
                     (summary(report))
+                    (findings::section(report))
                     (chart::heap(report))
                     (search())
                     (sites::table(report, options.measure))
@@ -74,6 +76,7 @@ fn contents(report: &Report, has_flame: bool) -> Markup {
         nav aria-label="Sections" {
             @for (id, name, is_there) in [
                 ("summary", "Summary", true),
+                ("findings", "Findings", report.verdict.is_some()),
                 ("heap", "Heap", true),
                 ("sites", "Sites", true),
                 ("flame", "Flame graph", has_flame),
@@ -180,7 +183,10 @@ mod tests {
     use super::*;
     use crate::export::flame::Colours;
     use crate::report::gc::Stops;
-    use crate::report::{Frame, Kind, Measure, Site};
+    use crate::report::{
+        Evidence, Finding, Frame, Kind, LeakKind, Measure, Outcome, Series, Severity, Site, Stage, StageName,
+        Verdict,
+    };
 
     const OPTIONS: FlameOptions =
         FlameOptions { measure: Measure::AllocBytes, colours: Colours::Package, inverted: false };
@@ -216,6 +222,32 @@ mod tests {
         }
     }
 
+    /// A finding that says nothing but a name.
+    fn accuse(report: &mut Report, name: &str) {
+        let series = Series { name: name.into(), unit: name.into(), points: vec![(0.0, 1.0), (1.0, 2.0)] };
+        report.verdict = Some(Verdict {
+            outcome: Outcome::Leak,
+            confidence: 1.0,
+            summary: name.into(),
+            judged_gc_cycles: 20,
+            growth_bytes_per_s: None,
+            stages: vec![Stage { name: StageName::Before, begin_s: 0.0 }],
+        });
+        report.findings = vec![Finding {
+            kind: LeakKind::Growth,
+            severity: Severity::Critical,
+            confidence: 1.0,
+            site: None,
+            sites: Vec::new(),
+            frames: report.sites[0].frames.clone(),
+            growth_bytes_per_s: 1.0,
+            summary: name.into(),
+            evidence: vec![Evidence { what: name.into(), series: Some(series) }],
+            advice: name.into(),
+            disproof: name.into(),
+        }];
+    }
+
     #[test]
     fn names_of_the_target_cannot_leave_their_place() {
         const HOSTILE: [&str; 6] = [
@@ -243,6 +275,7 @@ mod tests {
             report.capture.notes = vec![name.into()];
             report.stw = vec![Stops { reason: Some(name.into()), count: 1, total_ns: 1, longest_ns: 1 }];
             report.sites = vec![site(name, name, 1 << 20), site("f", "T", 1 << 20)];
+            accuse(&mut report, name);
             page(&report)
         };
         let harmless = named("main.g");
