@@ -8,7 +8,7 @@ use crate::report::{Kind, Report, Series, Site};
 
 /// A confidence that halves its distance to 1 with so many cycles, and so many seconds.
 const CYCLES: f64 = 5.0;
-const SECONDS: f64 = 15.0;
+const SECONDS: f64 = 10.0;
 
 /// A capture, and the sites in it that grow.
 #[derive(Debug)]
