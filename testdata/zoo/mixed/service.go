@@ -18,7 +18,7 @@ func main() {
 	go every(100, ask)
 	go every(500, login)
 	go every(1000, show)
-	go every(2000, answer)
+	go every(4000, answer)
 	fmt.Println("ready")
 	io.Copy(io.Discard, os.Stdin)
 }
