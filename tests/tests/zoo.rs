@@ -31,8 +31,8 @@ mod privileged {
         }
         let wrong = zoo::in_parallel(jobs, at_a_time(), |(animal, program, executable)| {
             let name = format!("{} {}", animal.kind, program.name());
-            let length = if program == Program::Leak { "35s" } else { "20s" };
-            let args = ["--mode", "exact", "--for", length];
+            let mut args = vec!["--mode", "exact", "--for"];
+            args.extend(if program == Program::Leak { &["60s", "--until-sure"][..] } else { &["20s"] });
             let found = animal.hunt(&executable, heaptap(), &args).context(name.clone())?;
             let grade = animal.grade(program, &found);
             Ok((!grade.is_right()).then(|| format!("{name}: {grade}; {}", found.verdict.summary)))

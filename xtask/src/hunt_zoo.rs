@@ -70,7 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return hunt_steps(args, &heaptap);
     }
     let animals = chosen(&args.only)?;
-    let length = args.length.as_deref().unwrap_or(if args.mode == "exact" { "25s" } else { "3m" });
+    let length = args.length.as_deref().unwrap_or(if args.mode == "exact" { "60s" } else { "3m" });
     let hunts = zoo::in_parallel(jobs(args, &animals)?, args.parallel, |job| {
         let mut hunting = vec!["--mode", &args.mode, "--for", length];
         if job.program == Program::Leak {

@@ -31,8 +31,8 @@ func main() {
 // index keeps the title of a document.
 func index() {
 	document := receive()
-	title := document[64:80]
-	titles[documents%len(titles)] = title
+	slot := &titles[documents%len(titles)]
+	*slot = document[64:80]
 	documents++
 }
 
