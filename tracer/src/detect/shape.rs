@@ -99,7 +99,9 @@ impl Lives {
         match turnover {
             _ if late < 0.25 => self.shape_after_growth(error),
             _ if late < 0.5 => Shape::Other,
-            Turnover::Arrays if self.fall() > 0.35 || self.is_passing() => Shape::Other,
+            Turnover::Arrays if self.fall() > 0.35 || self.is_passing() || !self.keeps_rising() => {
+                Shape::Other
+            }
             Turnover::Arrays => Shape::Grows(Steadiness { trend, evenness: self.evenness_of_arrays() }),
             Turnover::Objects => self.shape_of_growth(trend),
         }
@@ -157,6 +159,23 @@ impl Lives {
                 .sum::<f64>()
         };
         lately(&self.old) < 0.3 * lately(&self.all)
+    }
+
+    /// Whether it rose again and again, lately too: a table that grew with the load, once or
+    /// twice, is no leak.
+    fn keeps_rising(&self) -> bool {
+        const RISES: usize = 5;
+        const LATE_RISES: usize = 2;
+        let (begin, end) = self.span();
+        let late = begin + (end - begin) * LATE;
+        let (mut most, mut rises, mut late_rises) = (0.0, 0, 0);
+        for &(time, bytes) in &self.all {
+            if bytes > 1.02 * most {
+                (most, rises) = (bytes, rises + 1);
+                late_rises += usize::from(time >= late);
+            }
+        }
+        rises >= RISES && late_rises >= LATE_RISES
     }
 
     /// Whether most of what was alive halfway is dead.

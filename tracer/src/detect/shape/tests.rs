@@ -197,6 +197,15 @@ fn an_array_that_is_only_appended_to_grows_in_jumps() {
     // Those of requests are short-lived, also when there are more and more requests.
     let lives = site(60, |cycle| vec![(f64::from(10 + cycle) * MIB, 2), (f64::from(10 + cycle) * MIB, 4)]);
     assert!(!matches!(lives.shape(Turnover::Arrays, 0.0), Shape::Grows(_)), "{:?}", lives.old);
+    // A table grows with the load, in a few steps.
+    let table = |cycle| match cycle {
+        0 => Some((0.2 * MIB, 16)),
+        16 => Some((0.8 * MIB, 29)),
+        45 => Some((1.6 * MIB, FOREVER)),
+        _ => None,
+    };
+    let lives = site(60, |cycle| table(cycle).into_iter().collect());
+    assert!(!matches!(lives.shape(Turnover::Arrays, 0.0), Shape::Grows(_)), "{:?}", lives.old);
     // The buffer of each batch grows, and is dropped with it.
     let lives = site(60, |cycle| vec![(f64::from(1 + cycle % 12) * MIB, 12 - cycle % 12)]);
     assert!(!matches!(lives.shape(Turnover::Arrays, 0.0), Shape::Grows(_)), "{:?}", lives.old);
