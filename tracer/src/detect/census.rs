@@ -57,11 +57,26 @@ impl Rise {
         self.last - self.first
     }
 
-    /// Evidence that says so.
-    pub(super) fn evidence(&self, what: String, name: &str, unit: &str) -> Evidence {
-        let series = Series { name: name.into(), unit: unit.into(), points: self.points.clone() };
+    /// From 0 to 1: how sure it is, where so do the live bytes of what belongs to it.
+    pub(super) fn backed_by(&self, suspects: &[&Suspect]) -> f64 {
+        suspects.iter().map(|suspect| suspect.confidence).fold(self.confidence, f64::max)
+    }
+
+    /// Evidence that so many of the `unit` do or are `what`.
+    pub(super) fn evidence(&self, unit: &str, what: &str) -> Evidence {
+        let Rise { first, last, seconds, per_s, points, .. } = self;
+        let series = Series { name: unit.into(), unit: unit.into(), points: points.clone() };
+        let what = format!(
+            "From {first:.0} to {last:.0} {unit} {what} in {seconds:.0} s, {per_s:.1} more each second."
+        );
         Evidence { what, series: Some(series) }
     }
+}
+
+/// For how long one of a group has waited, to be said behind what they do.
+pub(super) fn waited(group: &GoroutineGroup) -> String {
+    let waited = |ns| format!(", one for {:.0} s or more", ns as f64 / 1e9);
+    group.oldest_wait_ns.map_or(String::new(), waited)
 }
 
 /// The deepest fall.
@@ -94,6 +109,15 @@ pub(super) fn groups(census: &Census) -> &[GoroutineGroup] {
 pub(super) fn count(census: &Census, is_such: impl Fn(&GoroutineGroup) -> bool) -> Option<f64> {
     census.goroutines.as_ref()?;
     Some(groups(census).iter().filter(|group| is_such(group)).map(|group| group.count).sum::<u64>() as f64)
+}
+
+/// Bytes per second by which the stacks of such goroutines grow.
+pub(super) fn stack_growth(case: &Case<'_>, is_such: impl Fn(&GoroutineGroup) -> bool) -> f64 {
+    let bytes = |census: &Census| {
+        let such = groups(census).iter().filter(|group| is_such(group));
+        Some(such.map(|group| group.stack_bytes).sum::<u64>() as f64)
+    };
+    Trend::of(&series(case, bytes)).map_or(0.0, |trend| trend.bytes_per_s.max(0.0))
 }
 
 /// Where the goroutines of a group stand, innermost first, as a dump shows it: without the

@@ -37,21 +37,13 @@ fn finding_of_queue(case: &Case<'_>, rise: &Rise) -> Finding {
     let is_such = |name: &str| types.iter().any(|known| known == name);
     let suspects = case.suspects.iter().filter(|suspect| is_such(&case.site(suspect).type_name));
     let sites: Vec<String> = suspects.clone().map(|suspect| case.site(suspect).id.clone()).collect();
-    let mut evidence = vec![rise.evidence(
-        format!(
-            "From {:.0} to {:.0} finalizers and cleanups of dead objects wait to be called in {:.0} s, {:.1} more \
-             each second.",
-            rise.first, rise.last, rise.seconds, rise.per_s
-        ),
-        "queued finalizers",
-        "finalizers",
-    )];
+    let queued = "and cleanups of dead objects wait to be called";
+    let mut evidence = vec![rise.evidence("finalizers", queued)];
     if let Some(group) = stuck {
-        let waited =
-            group.oldest_wait_ns.map_or(String::new(), |ns| format!(" for {:.0} s", ns as f64 / 1e9));
         evidence.push(Evidence::of(format!(
-            "The goroutine that calls them stands in {place}, in state \"{}\"{waited}.",
-            group.state
+            "The goroutine that calls them stands in {place}, in state \"{}\"{}.",
+            group.state,
+            census::waited(group)
         )));
     }
     Finding {
@@ -78,6 +70,18 @@ fn finding_of_queue(case: &Case<'_>, rise: &Rise) -> Finding {
     }
 }
 
+/// What grows of such a type, by a site of the program itself: whoever uses a library's objects
+/// keeps them, and of these another detector knows more.
+fn suspect_of<'c>(case: &'c Case<'_>, type_name: &str) -> Option<&'c Suspect> {
+    let held = Held::of(case);
+    case.suspects.iter().filter(|suspect| !is_reachable(&held, suspect)).find(|suspect| {
+        let site = case.site(suspect);
+        let maker = site.frames.iter().find(|frame| !frame.function.starts_with("runtime."));
+        let is_own = maker.is_some_and(|maker| census::innermost(&site.frames) == Some(&maker.function));
+        site.type_name == type_name && is_own
+    })
+}
+
 /// Whether the objects are known to be held by what is no object: then that keeps them, and not
 /// their finalizers.
 fn is_reachable(held: &Held<'_>, suspect: &Suspect) -> bool {
@@ -101,31 +105,14 @@ fn finding_of_type(case: &Case<'_>, addr: u64) -> Option<Finding> {
         Some(types.iter().find(|(other, _)| *other == addr).map_or(0.0, |(_, count)| *count as f64))
     };
     let rise = Rise::of(case, census::series(case, number)).filter(|rise| rise.grown() >= LEAST)?;
-    let held = Held::of(case);
-    let suspect = case.suspects.iter().filter(|suspect| !is_reachable(&held, suspect)).find(|suspect| {
-        let site = case.site(suspect);
-        // Whoever uses a library's objects keeps them: of these another detector knows more.
-        site.type_name == *name
-            && site
-                .frames
-                .iter()
-                .find(|f| !f.function.starts_with("runtime."))
-                .is_some_and(|f| census::innermost(&site.frames) == Some(f.function.as_str()))
-    })?;
+    let suspect = suspect_of(case, name)?;
     let site = case.site(suspect);
     let maker = function(&site.frames);
     let (_, others, growth) = census::explained(case, |site| function(&site.frames) == maker);
     let mut sites = vec![site.id.clone()];
     sites.extend(others.into_iter().filter(|id| *id != site.id));
-    let mut evidence = vec![rise.evidence(
-        format!(
-            "From {:.0} to {:.0} objects of type {name} have a finalizer that was not called, in {:.0} s, {:.1} more \
-             each second.",
-            rise.first, rise.last, rise.seconds, rise.per_s
-        ),
-        "objects with a finalizer",
-        "objects",
-    )];
+    let what = format!("of type {name} have a finalizer that was not called");
+    let mut evidence = vec![rise.evidence("objects", &what)];
     evidence.extend(super::growth::evidence(case, suspect));
     Some(Finding {
         kind: LeakKind::Finalizer,

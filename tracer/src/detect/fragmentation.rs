@@ -41,26 +41,7 @@ fn finding(case: &Case<'_>) -> Option<Finding> {
     let site = main_site(case, &sparse);
     let maker = site.map_or("?", |site| function(&site.frames));
     let wasted: u64 = sparse.iter().map(free_bytes).sum();
-    let mut evidence = vec![Evidence {
-        what: format!(
-            "{} are in spans, while the heap is to grow to {} before it is collected: {} cannot be used.",
-            format_bytes(used as u64),
-            format_bytes(goal as u64),
-            format_bytes((used - goal) as u64)
-        ),
-        series: Some(Series { name: "heap in use".into(), unit: "bytes".into(), points: in_use }),
-    }];
-    evidence.extend(sparse.iter().take(3).map(|class| {
-        Evidence::of(format!(
-            "{} spans of {}-byte slots hold {} objects in {} slots, {:.0}%.",
-            class.spans,
-            class.slot_size,
-            class.objects,
-            class.slots,
-            100.0 * class.objects as f64 / class.slots.max(1) as f64
-        ))
-    }));
-    let ratio = used / goal;
+    let (ratio, evidence) = (used / goal, evidence(in_use, (used, goal), &sparse));
     Some(Finding {
         kind: LeakKind::Fragmentation,
         severity: Severity::Critical,
@@ -82,6 +63,30 @@ fn finding(case: &Case<'_>) -> Option<Finding> {
                    died."
             .into(),
     })
+}
+
+/// That so much is in use where the heap is to grow to a goal, and the classes that waste most.
+fn evidence(in_use: Vec<Point>, (used, goal): (f64, f64), sparse: &[SizeClassCensus]) -> Vec<Evidence> {
+    let mut evidence = vec![Evidence {
+        what: format!(
+            "{} are in spans, while the heap is to grow to {} before it is collected: {} cannot be used.",
+            format_bytes(used as u64),
+            format_bytes(goal as u64),
+            format_bytes((used - goal) as u64)
+        ),
+        series: Some(Series { name: "heap in use".into(), unit: "bytes".into(), points: in_use }),
+    }];
+    evidence.extend(sparse.iter().take(3).map(|class| {
+        Evidence::of(format!(
+            "{} spans of {}-byte slots hold {} objects in {} slots, {:.0}%.",
+            class.spans,
+            class.slot_size,
+            class.objects,
+            class.slots,
+            100.0 * class.objects as f64 / class.slots.max(1) as f64
+        ))
+    }));
+    evidence
 }
 
 /// The classes with few objects, those that waste most first.

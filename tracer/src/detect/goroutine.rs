@@ -4,7 +4,7 @@
 use super::census::{self, Rise};
 use super::{Case, http_body};
 use crate::base::units::format_bytes;
-use crate::event::{Census, GoroutineGroup};
+use crate::event::{self, Census, GoroutineGroup};
 use crate::report::{Evidence, Finding, Frame, LeakKind, Severity};
 
 /// A rise by fewer goroutines is no matter.
@@ -17,15 +17,15 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
     let http = http_body::is_seen(case);
     let groups = case.state.census.iter().flat_map(census::groups);
     let sites = census::keys(groups.map(|group| group.go_pc));
-    let mut findings: Vec<Finding> =
-        sites.into_iter().filter_map(|go_pc| finding(case, go_pc, http)).collect();
+    let mut findings: Vec<Finding> = sites.into_iter().filter_map(|go_pc| judge(case, go_pc, http)).collect();
     if !http {
         census::add_descriptors(case, &mut findings);
     }
     findings
 }
 
-fn finding(case: &Case<'_>, go_pc: u64, http: bool) -> Option<Finding> {
+/// What is to be said of the goroutines that one `go` statement creates.
+fn judge(case: &Case<'_>, go_pc: u64, http: bool) -> Option<Finding> {
     let creation = census::creation(case, go_pc)?;
     let creator = creation.function.as_str();
     // The runtime has some for itself; and what lost connections leave behind is said of these.
@@ -34,39 +34,35 @@ fn finding(case: &Case<'_>, go_pc: u64, http: bool) -> Option<Finding> {
     }
     let number = |census: &Census| census::count(census, |group| group.go_pc == go_pc);
     let rise = Rise::of(case, census::series(case, number)).filter(|rise| rise.grown() >= LEAST)?;
-    let latest = census::groups(census::latest(case)?);
-    let largest = latest.iter().filter(|group| group.go_pc == go_pc).max_by_key(|group| group.count)?;
-    if http && http_body::waits_for_body(case, largest) {
-        return None;
-    }
+    let latest = census::groups(census::latest(case)?).iter();
+    let largest = latest.filter(|group| group.go_pc == go_pc).max_by_key(|group| group.count)?;
+    let is_others = http && http_body::waits_for_body(case, largest);
+    (!is_others).then(|| finding(case, creation, largest, &rise))
+}
+
+fn finding(case: &Case<'_>, creation: &event::Frame, largest: &GoroutineGroup, rise: &Rise) -> Finding {
+    let (go_pc, creator) = (largest.go_pc, creation.function.as_str());
     let frames = census::frames(case, largest);
-    let ageing = ageing(case, largest);
-    let (_, sites, growth) =
+    let (suspects, sites, growth) =
         census::explained(case, |site| is_of(&site.frames, &frames, creator) && !census::is_descriptor(site));
-    let stacks = stack_growth(case, go_pc);
+    let stacks = census::stack_growth(case, |group| group.go_pc == go_pc);
     let place = frames.first().map_or("?", |frame| frame.function.as_str());
     let own = census::innermost(&frames).unwrap_or(place);
     let state = &largest.state;
-    let mut evidence = vec![rise.evidence(
-        format!(
-            "From {:.0} to {:.0} goroutines in {:.0} s were created at {}:{} by {creator}, {:.1} more each second.",
-            rise.first, rise.last, rise.seconds, creation.file, creation.line, rise.per_s
-        ),
-        "goroutines",
-        "goroutines",
-    )];
-    evidence.push(Evidence::of(format!(
-        "Of these {} stand at one place, in {place}, in state \"{state}\"{}.",
-        largest.count,
-        largest
-            .oldest_wait_ns
-            .map_or(String::new(), |ns| format!(", one for {:.0} s or more", ns as f64 / 1e9)),
-    )));
-    evidence.push(Evidence::of(format!("Their stacks grow by {} each second.", format_bytes(stacks as u64))));
-    Some(Finding {
+    let at = format!("{}:{}", creation.file, creation.line);
+    let evidence = vec![
+        rise.evidence("goroutines", &format!("were created at {at} by {creator}")),
+        Evidence::of(format!(
+            "Of these {} stand at one place, in {place}, in state \"{state}\"{}.",
+            largest.count,
+            census::waited(largest)
+        )),
+        Evidence::of(format!("Their stacks grow by {} each second.", format_bytes(stacks as u64))),
+    ];
+    Finding {
         kind: LeakKind::Goroutine,
         severity: Severity::Critical,
-        confidence: rise.confidence * if ageing { 1.0 } else { 0.75 },
+        confidence: rise.backed_by(&suspects) * if ageing(case, largest) { 1.0 } else { 0.75 },
         site: sites.first().cloned(),
         sites,
         growth_bytes_per_s: growth + stacks,
@@ -78,11 +74,10 @@ fn finding(case: &Case<'_>, go_pc: u64, http: bool) -> Option<Finding> {
         evidence,
         advice: advice(state).into(),
         disproof: format!(
-            "The number of goroutines created at {}:{} falls when load falls, as that of workers or of open \
-             connections does.",
-            creation.file, creation.line
+            "The number of goroutines created at {at} falls when load falls, as that of workers or of open \
+             connections does."
         ),
-    })
+    }
 }
 
 /// Whether the oldest at that place wait longer and longer.
@@ -98,15 +93,6 @@ fn ageing(case: &Case<'_>, group: &GoroutineGroup) -> bool {
         [first, .., last] => last.1 - first.1 >= AGEING * (last.0 - first.0),
         _ => false,
     }
-}
-
-/// Bytes per second by which the stacks of these goroutines grow.
-fn stack_growth(case: &Case<'_>, go_pc: u64) -> f64 {
-    let bytes = |census: &Census| {
-        let groups = census::groups(census).iter().filter(|group| group.go_pc == go_pc);
-        Some(groups.map(|group| group.stack_bytes).sum::<u64>() as f64)
-    };
-    super::Trend::of(&census::series(case, bytes)).map_or(0.0, |trend| trend.bytes_per_s.max(0.0))
 }
 
 /// Whether a site's objects were made by these goroutines, which began with the same function,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::census::{self, Rise};
 use super::{Case, Suspect};
 use crate::event::{Census, GoroutineGroup};
-use crate::report::{Evidence, Finding, Frame, LeakKind, Severity, Site};
+use crate::report::{Finding, Frame, LeakKind, Severity, Site};
 
 /// A rise by fewer connections is no matter.
 const LEAST: f64 = 10.0;
@@ -56,31 +56,20 @@ fn finding(case: &Case<'_>, rise: &Rise) -> Finding {
     let waiting = census::latest(case).map_or(&[][..], census::groups).iter();
     let waiting = waiting.filter(|group| waits_for_body(case, group)).max_by_key(|group| group.count);
     let stack = waiting.map_or(Vec::new(), |group| census::frames(case, group));
-    let frames = main.map_or_else(|| stack.clone(), |site| site.frames.clone());
+    let place = stack.first().map_or("readLoop", |frame| frame.function.as_str());
+    let waited = waiting.map_or(String::new(), census::waited);
+    let what = format!("wait in {place} until a body is read or closed{waited}");
+    let evidence = vec![rise.evidence("connections", &what)];
+    let frames = main.map_or(stack, |site| site.frames.clone());
     let caller = census::innermost(&frames).map_or(String::new(), |name| format!(" by {name}"));
-    let mut evidence = vec![rise.evidence(
-        format!(
-            "From {:.0} to {:.0} goroutines in {:.0} s wait in {} until a body is read or closed, {:.1} more each \
-             second: one for each connection.",
-            rise.first,
-            rise.last,
-            rise.seconds,
-            stack.first().map_or("readLoop", |frame| frame.function.as_str()),
-            rise.per_s
-        ),
-        "connections",
-        "connections",
-    )];
-    if let Some(ns) = waiting.and_then(|group| group.oldest_wait_ns) {
-        evidence.push(Evidence::of(format!("One of them has waited for {:.0} s or more.", ns as f64 / 1e9)));
-    }
     Finding {
         kind: LeakKind::HttpBody,
         severity: Severity::Critical,
-        confidence: rise.confidence,
+        confidence: rise.backed_by(&suspects),
         site: sites.first().cloned(),
         sites,
-        growth_bytes_per_s: growth,
+        // Of goroutines on both ends, if both are in this process.
+        growth_bytes_per_s: growth + census::stack_growth(case, |_| true),
         summary: format!(
             "bodies of HTTP responses are not closed: {:.1} more connections each second, got{caller}, stay open \
              with their goroutines and buffers",

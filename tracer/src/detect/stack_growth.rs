@@ -33,23 +33,14 @@ fn finding(case: &Case<'_>) -> Option<Finding> {
     if grown < RATIO || last - first < BYTES {
         return None;
     }
-    let groups = census::latest(case).map_or(&[][..], census::groups).iter();
-    let largest = groups.clone().max_by_key(|group| group.largest_stack_bytes)?;
+    let groups = census::groups(census::latest(case)?);
+    let largest = groups.iter().max_by_key(|group| group.largest_stack_bytes)?;
     if largest.largest_stack_bytes < LARGE {
         return None;
     }
     let frames = from_recursion(census::frames(case, largest));
     let place = own(&frames).next().or(frames.first()).map_or("?", |frame| frame.function.as_str());
-    let large = |group: &&GoroutineGroup| group.largest_stack_bytes >= LARGE;
-    let number: u64 = groups.filter(large).map(|group| group.count).sum();
     let seconds = points.last()?.0 - points.first()?.0;
-    let what = format!(
-        "The stacks of all goroutines together grow from {} to {} in {seconds:.0} s; their number, from {fewest:.0} to \
-         {most:.0}, does not explain that.",
-        format_bytes(first as u64),
-        format_bytes(last as u64)
-    );
-    let series = Some(Series { name: "stacks".into(), unit: "bytes".into(), points });
     let confidence =
         super::case::sureness((numbers.len() - LEAST / 2) as f64, seconds) * (1.0 - trend.p_value);
     Some(Finding {
@@ -64,15 +55,7 @@ fn finding(case: &Case<'_>) -> Option<Finding> {
             format_bytes(largest.largest_stack_bytes),
             format_bytes(trend.bytes_per_s as u64)
         ),
-        evidence: vec![
-            Evidence { what, series },
-            Evidence::of(format!(
-                "{number} goroutines are among those with stacks of {} or more; the largest has {} frames of {place} \
-                 on what is known of its stack.",
-                format_bytes(LARGE),
-                frames.iter().filter(|frame| frame.function == place).count()
-            )),
-        ],
+        evidence: evidence(points, (first, last), (fewest, most), groups),
         frames,
         advice: "Replace the recursion by a loop with a slice of its own as a stack, or bound its depth; move large \
                  local arrays to the heap, or share them."
@@ -81,6 +64,29 @@ fn finding(case: &Case<'_>) -> Option<Finding> {
                    next GC cycle."
             .into(),
     })
+}
+
+/// That stacks grow and their number does not, and how many of them are large.
+fn evidence(
+    points: Vec<Point>,
+    (first, last): (f64, f64),
+    (fewest, most): (f64, f64),
+    groups: &[GoroutineGroup],
+) -> Vec<Evidence> {
+    let what = format!(
+        "The stacks of all goroutines together grow from {} to {}; their number, from {fewest:.0} to {most:.0}, does \
+         not explain that.",
+        format_bytes(first as u64),
+        format_bytes(last as u64)
+    );
+    let series = Some(Series { name: "stacks".into(), unit: "bytes".into(), points });
+    let large = groups.iter().filter(|group| group.largest_stack_bytes >= LARGE);
+    let with_large = format!(
+        "{} goroutines are in groups with stacks of {} or more.",
+        large.map(|group| group.count).sum::<u64>(),
+        format_bytes(LARGE)
+    );
+    vec![Evidence { what, series }, Evidence::of(with_large)]
 }
 
 /// The medians of the first and of the last third.

@@ -51,11 +51,7 @@ fn finding(case: &Case<'_>, maker: &str, timers: &[&Suspect], rise: Option<&Rise
     let made = made.map_or("time.NewTimer", |frame| frame.function.as_str());
     let mut evidence = main.map_or(Vec::new(), |suspect| super::growth::evidence(case, suspect));
     if let Some(rise) = rise {
-        let what = format!(
-            "From {:.0} to {:.0} timers are set in {:.0} s, {:.1} more each second.",
-            rise.first, rise.last, rise.seconds, rise.per_s
-        );
-        evidence.insert(0, rise.evidence(what, "timers", "timers"));
+        evidence.insert(0, rise.evidence("timers", "are set"));
     } else if let Some(timers) = census::latest(case).and_then(|census| census.timers) {
         evidence.push(Evidence::of(format!(
             "{timers} timers are set: those that live are kept by something else."

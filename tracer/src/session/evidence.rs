@@ -13,7 +13,7 @@ use crate::runtime::{CensusReader, Layout, Taken};
 use crate::target::Identity;
 
 /// The pause between two censuses at least, when a GC cycle was judged in between; and when not.
-const PAUSE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_secs(1);
 const LONG_PAUSE: Duration = Duration::from_secs(10);
 
 /// What a census takes, times this, passes before the next.
