@@ -125,7 +125,7 @@ impl Lives {
         let middle = begin + (end - begin) * (1.0 - LATE);
         let now = at(&self.old, end);
         let grown = now - at(&self.old, begin);
-        if grown < LEAST_BYTES.max(2.0 * error) || at(&self.old, middle) < 0.8 * now {
+        if grown < LEAST_BYTES.max(2.0 * error) || at(&self.old, middle) < 0.95 * now {
             return Shape::Other;
         }
         // Of what was there before the last part of the time.
