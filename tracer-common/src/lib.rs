@@ -76,7 +76,8 @@ impl Recipe {
     pub const C_REALLOC: u32 = 12;
     /// As `C_ALLOC`, of a function that returns 0 or an error, and stores the pointer at `ptr`.
     pub const C_STORE: u32 = 13;
-    /// One of these returns, with its result in `ptr`.
+    /// One of these is about to return `ptr`; the stack pointer is `size` below where it was when
+    /// it was called.
     pub const C_RETURN: u32 = 14;
     /// `ptr` is freed.
     pub const C_FREE: u32 = 15;

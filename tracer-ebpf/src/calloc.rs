@@ -1,7 +1,7 @@
 //! C's allocator: what is alive of its objects, added up by the stack they came from.
 //!
-//! An object is known when the function returns that was called for it, and is forgotten
-//! when it is to be freed, before it is: while an address is here nobody else can get it.
+//! An object is known when the function that was called for it is about to return it, and is
+//! forgotten when it is to be freed, before it is: while an address is here nobody else can get it.
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
@@ -32,7 +32,7 @@ struct Object {
 
 #[derive(Clone, Copy)]
 struct Call {
-    /// The stack pointer when it was called, and when it returns.
+    /// The stack pointer when it was called.
     rsp: u64,
     object: Object,
     /// Where it stores its result; 0: it returns that.
@@ -78,7 +78,7 @@ pub fn called(ctx: &ProbeContext, recipe: &Recipe) {
     }
 }
 
-/// The call returns.
+/// The call has its result.
 #[inline(always)]
 pub fn returned(ctx: &ProbeContext, recipe: &Recipe) {
     hit(recipe);
@@ -88,11 +88,12 @@ pub fn returned(ctx: &ProbeContext, recipe: &Recipe) {
     let Some(call) = (unsafe { C_CALLS.get(&thread) }).copied() else {
         return;
     };
-    if call.rsp != regs.rsp {
+    let window = read::Window::closed();
+    if call.rsp != regs.rsp.wrapping_add(read::place(regs, &window, &recipe.size)) {
         return;
     }
     let _gone = C_CALLS.remove(&thread);
-    let result = read::place(regs, &read::Window::closed(), &recipe.ptr);
+    let result = read::place(regs, &window, &recipe.ptr);
     let pointer = match call.stored_at {
         0 => result,
         stored_at if result as u32 == 0 => read::word(stored_at),

@@ -5,7 +5,9 @@
 //! the stack pointer is what it was at the first. C code runs a function's first instruction
 //! once for each call, other than Go's.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+mod returns;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::{
     Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, OpAccess, Register,
@@ -15,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::{CostClass, Place, Purpose, Site, alloc};
 use crate::base::{Error, Result};
 use crate::binary::CLibrary;
+use returns::{Exit, exits};
 
 /// What a function of C's allocator does besides that it allocates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,9 +55,6 @@ const KEPT: [Register; 4] = [Register::RDI, Register::RSI, Register::RDX, Regist
 /// Instructions of which one may be probed for the entry.
 const MAX_ENTRY: usize = 8;
 
-/// Longer functions are none of an allocator's.
-const MAX_INSTRUCTIONS: usize = 20_000;
-
 /// The sites in the library's file, and what is missing, in words for the user.
 ///
 /// # Errors
@@ -67,16 +67,18 @@ pub fn c_sites(library: &CLibrary) -> Result<(Vec<Site>, Vec<String>)> {
         let added = function.and_then(|start| {
             // Two names may be of one function.
             if starts.insert(start) {
-                let exits = exits(library, start)?;
-                returns.extend(exits.into_iter().map(|(exit, result)| (exit, (name, start, result))));
+                // What is to be stored may be stored last.
+                let exits = exits(library, start, call != CCall::Stores)?;
+                returns.extend(exits.into_iter().map(|(at, exit)| (at, (name, start, exit))));
                 sites.push(entry(library, name, start, Purpose::CAlloc { call, pointer, size, count })?);
             }
             Ok(())
         });
         tell_missing(name, added, &mut notes)?;
     }
-    sites.extend(returns.into_iter().filter_map(|(exit, (name, start, result))| {
-        site(library, name, start, &instructions(library, exit)?.next()?, Purpose::CReturn { result })
+    sites.extend(returns.into_iter().filter_map(|(at, (name, start, Exit { result, depth }))| {
+        let purpose = Purpose::CReturn { result, depth };
+        site(library, name, start, &instructions(library, at)?.next()?, purpose)
     }));
     let free = library.function("free").ok_or("the library has none");
     let free = free.and_then(|start| entry(library, "free", start, Purpose::CFree { pointer: RDI }));
@@ -121,51 +123,6 @@ fn entry(library: &CLibrary, name: &str, start: u64, purpose: Purpose) -> Result
     site(library, name, start, &chosen.ok_or(missing)?, purpose).ok_or(missing)
 }
 
-/// Every return that a call of the function may end with, also of functions that it jumps to, and
-/// where the result is then.
-///
-/// Of the functions that the loader chooses an implementation of, and that are jumped to by a
-/// stub, an allocator may end with `memset` only, as `calloc` does: that returns its first
-/// argument. Its own returns need no probe then.
-fn exits(library: &CLibrary, start: u64) -> Result<Vec<(u64, Place)>, &'static str> {
-    let (mut exits, mut seen, mut ways) = (Vec::new(), HashSet::new(), vec![start]);
-    while let Some(way) = ways.pop() {
-        for instruction in instructions(library, way).ok_or("its code is not in the file")? {
-            if instruction.is_invalid() || !seen.insert(instruction.ip()) {
-                break;
-            }
-            if seen.len() > MAX_INSTRUCTIONS {
-                return Err("it is too long");
-            }
-            match instruction.flow_control() {
-                FlowControl::ConditionalBranch => ways.push(instruction.near_branch_target()),
-                FlowControl::UnconditionalBranch if is_stub(library, instruction.near_branch_target()) => {
-                    exits.push((instruction.ip(), RDI));
-                    break;
-                }
-                FlowControl::UnconditionalBranch => {
-                    ways.push(instruction.near_branch_target());
-                    break;
-                }
-                FlowControl::IndirectBranch => return Err("where it jumps to is not known"),
-                FlowControl::Return => {
-                    exits.push((instruction.ip(), RAX));
-                    break;
-                }
-                FlowControl::Exception | FlowControl::Interrupt => break,
-                _ => {}
-            }
-        }
-    }
-    Ok(exits)
-}
-
-/// Whether what is there only jumps to where the loader says (behind an `endbr64`, it may be).
-fn is_stub(library: &CLibrary, address: u64) -> bool {
-    let code = instructions(library, address).into_iter().flatten();
-    code.take(2).any(|i| i.flow_control() == FlowControl::IndirectBranch)
-}
-
 fn instructions(library: &CLibrary, address: u64) -> Option<impl Iterator<Item = Instruction>> {
     Some(Decoder::with_ip(64, library.code(address)?, address, DecoderOptions::NONE).into_iter())
 }
@@ -179,7 +136,7 @@ fn site(
 ) -> Option<Site> {
     Some(Site {
         function: name.to_owned(),
-        offset: u32::try_from(instruction.ip().checked_sub(start).unwrap_or(0)).ok()?,
+        offset: u32::try_from(instruction.ip().saturating_sub(start)).ok()?,
         address: instruction.ip(),
         file_offset: library.file_offset(instruction.ip())?,
         instruction: format!("{:?}", instruction.mnemonic()).to_lowercase(),
@@ -212,7 +169,7 @@ mod tests {
         }
         let is_return = |site: &&Site| matches!(site.purpose, Purpose::CReturn { .. });
         let returns: Vec<_> = sites.iter().filter(is_return).collect();
-        let known = |site: &&Site| ["ret", "jmp"].contains(&&*site.instruction);
+        let known = |site: &&Site| site.cost == CostClass::Emulated || site.instruction == "ret";
         assert!(returns.len() >= 4 && returns.iter().all(known), "{returns:?}");
         let mut addresses: Vec<u64> = sites.iter().map(|site| site.address).collect();
         addresses.sort_unstable();

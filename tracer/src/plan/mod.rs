@@ -70,8 +70,9 @@ pub enum Purpose {
     /// A function of C's allocator is entered, for `count` objects of `size`; what `pointer`
     /// is depends on what it does.
     CAlloc { call: CCall, pointer: Place, size: Place, count: Place },
-    /// One of these returns.
-    CReturn { result: Place },
+    /// One of these has its result, and is about to return; the stack pointer was so many bytes
+    /// higher when it was called.
+    CReturn { result: Place, depth: i64 },
     /// C's `free` is entered.
     CFree { pointer: Place },
     /// A mark of the user's is passed; the stack pointer was so many bytes higher when the

@@ -96,11 +96,9 @@ pub async fn record<W: Write>(
     let prepared = Prepared::new(&attach)?;
     let mut recorder =
         Recorder::start(target, &layout, &plan, sampler, &memory, (writer, observer), options)?;
-    if !marks.is_empty() {
-        recorder.put(Event::Marks(marks))?;
-    }
-    for event in c.iter().flat_map(|(_, events)| events) {
-        recorder.put(event.clone())?;
+    let marks = (!marks.is_empty()).then_some(Event::Marks(marks));
+    for event in marks.into_iter().chain(c.iter().flat_map(|(_, events)| events.clone())) {
+        recorder.put(event)?;
     }
     let mut source = prepared.attach()?;
     recorder.set_rate(pid)?;
@@ -532,7 +530,8 @@ impl<'a, W: Write> Recorder<'a, W> {
 
     /// Asks for what C has allocated and freed.
     fn read_c_counts(&mut self, source: &mut LiveSource) -> Result<()> {
-        if self.state.c.is_none() {
+        // Without the probes no free is seen any more.
+        if self.state.c.is_none() || self.state.tripped.is_some() {
             return Ok(());
         }
         self.put(c::counts(source)?)

@@ -203,7 +203,10 @@ fn recipe(index: u32, site: &Site, alloc: u32) -> Recipe {
             };
             (purpose, 0, plan::Recipe { ptr: pointer, size, type_: count, slot: stepped })
         }
-        Purpose::CReturn { result } => (Recipe::C_RETURN, 0, plan::Recipe { slot: stepped, ..only(*result) }),
+        Purpose::CReturn { result, depth } => {
+            let size = plan::Place::Const(*depth as u64);
+            (Recipe::C_RETURN, 0, plan::Recipe { size, slot: stepped, ..only(*result) })
+        }
         Purpose::CFree { pointer } => (Recipe::C_FREE, 0, plan::Recipe { slot: stepped, ..only(*pointer) }),
     };
     Recipe {
