@@ -7,6 +7,7 @@
 mod append_growth;
 mod case;
 mod census;
+mod cgo;
 mod channel_backlog;
 mod claims;
 mod context;
@@ -45,6 +46,7 @@ type Detector = fn(&Case<'_>) -> Vec<Finding>;
 /// The most specific first: what one has explained, those below it need not explain again.
 const DETECTORS: &[Detector] = &[
     http_body::look,
+    cgo::look,
     goroutine::look,
     context_value::look,
     context::look,
