@@ -4,7 +4,10 @@ use super::held::{self, Held};
 use super::{Case, Suspect};
 use crate::event::{HolderKind, MapHeader};
 use crate::model::Track;
-use crate::report::Evidence;
+use crate::report::{Evidence, Kind};
+
+/// A map has to have been seen so often before it is said not to grow.
+const LEAST_LOOKS: usize = 3;
 
 /// A map that grows, and the suspects whose objects it holds.
 pub(super) struct Growing<'a> {
@@ -36,6 +39,25 @@ pub(super) fn growing<'a>(case: &'a Case<'a>) -> Vec<Growing<'a>> {
         Some(Growing { map: &track.latest, suspects, by_key: by_key >= held::MOST, evidence, name })
     };
     held.containers(HolderKind::Map).into_iter().filter_map(of_map).collect()
+}
+
+/// Sites of tables and the like of maps that do not get fuller: these are replaced, or are what
+/// overflows until they are.
+pub(super) fn steady(case: &Case<'_>) -> Vec<usize> {
+    let held = Held::of(case);
+    let is_steady = |addr: &u64| {
+        let Some(track) = case.state.holding.maps.get(addr) else { return false };
+        let (Some(first), Some(last)) = (track.points.first(), track.points.last()) else { return false };
+        // One that was emptied may be one of many.
+        track.points.len() >= LEAST_LOOKS && last.1 <= first.1 + first.1 / 20 && last.1 >= last.2 / 4
+    };
+    held.containers(HolderKind::Map)
+        .into_iter()
+        .filter(|(addr, _)| is_steady(addr))
+        .flat_map(|(_, suspects)| suspects)
+        .filter(|suspect| matches!(case.site(suspect).kind, Kind::Mapassign | Kind::Makemap))
+        .map(|suspect| suspect.site)
+        .collect()
 }
 
 /// `map[K]V`, or `a map` where its types are not known.

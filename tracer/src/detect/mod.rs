@@ -72,7 +72,9 @@ const DETECTORS: &[Detector] = &[
 /// What a capture says, with findings and a verdict: everything that shows a report shows this.
 pub fn report(state: &State) -> Report {
     let mut report = Report::build(state);
-    let case = Case::new(state, &report);
+    let mut case = Case::new(state, &report);
+    let steady = maps::steady(&case);
+    case.suspects.retain(|suspect| !steady.contains(&suspect.site));
     let said = DETECTORS.iter().flat_map(|look| look(&case)).collect();
     let findings = claims::settle(&case, said);
     let verdict = report.capture.following.map(|_| verdict::of(&case, &findings));
