@@ -5,7 +5,7 @@ use hashbrown::HashMap;
 use super::{Case, Suspect, function, growth};
 use crate::base::units::{format_bytes, format_count};
 use crate::event::{self, HolderKind, SiteId, StackId, Way};
-use crate::model::Track;
+use crate::model::{HeldTrack, Track};
 use crate::report::{Evidence, Finding, LeakKind, Series, Severity, Site};
 
 /// From what share of a site's objects on a container is said to hold them.
@@ -15,6 +15,7 @@ pub(super) const MOST: f64 = 0.5;
 pub(super) struct Held<'a> {
     case: &'a Case<'a>,
     by_site: HashMap<usize, Vec<&'a event::Held>>,
+    tracks: HashMap<usize, Vec<&'a HeldTrack>>,
     sites: HashMap<(SiteId, StackId), usize>,
 }
 
@@ -24,7 +25,7 @@ impl<'a> Held<'a> {
         for (site, of_site) in case.report.sites.iter().enumerate() {
             by_index.extend(of_site.calls.iter().map(|call| (*call, site)));
         }
-        let mut held = Held { case, by_site: HashMap::new(), sites: HashMap::new() };
+        let mut held = Held { case, by_site: HashMap::new(), tracks: HashMap::new(), sites: HashMap::new() };
         let mut calls: HashMap<(SiteId, StackId, u64), usize> = HashMap::new();
         for sums in case.state.calls.iter() {
             if let Some(&site) = by_index.get(&sums.index) {
@@ -36,7 +37,8 @@ impl<'a> Held<'a> {
         all.sort_unstable_by_key(|(call, _)| **call);
         for (call, of_call) in all {
             if let Some(&site) = calls.get(call) {
-                held.by_site.entry(site).or_default().push(of_call);
+                held.by_site.entry(site).or_default().push(&of_call.latest);
+                held.tracks.entry(site).or_default().push(of_call);
             }
         }
         held
@@ -45,6 +47,18 @@ impl<'a> Held<'a> {
     /// What looks have found of the objects of a site, by call.
     pub(super) fn of_site(&self, site: usize) -> &[&'a event::Held] {
         self.by_site.get(&site).map_or(&[], Vec::as_slice)
+    }
+
+    /// The same over time.
+    pub(super) fn tracks(&self, site: usize) -> &[&'a HeldTrack] {
+        self.tracks.get(&site).map_or(&[], Vec::as_slice)
+    }
+
+    /// The sites of which anything was found.
+    pub(super) fn sites(&self) -> Vec<usize> {
+        let mut sites: Vec<usize> = self.tracks.keys().copied().collect();
+        sites.sort_unstable();
+        sites
     }
 
     /// The ways up from a site's objects.

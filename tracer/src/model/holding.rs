@@ -4,17 +4,28 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 
-use crate::event::{ChannelHeader, Held, Holders, MapHeader, SiteId, StackId};
+use crate::event::{ChannelHeader, Held, HolderKind, Holders, MapHeader, SiteId, StackId, Way};
 
 /// What all looks at the target's memory have found.
 #[derive(Debug, Default)]
 pub struct Holding {
     pub looks: u64,
     /// By call; those that were not looked at again stand as of the time before.
-    pub held: HashMap<(SiteId, StackId, u64), Held>,
+    pub held: HashMap<(SiteId, StackId, u64), HeldTrack>,
     /// By address.
     pub maps: BTreeMap<u64, Track<MapHeader>>,
     pub channels: BTreeMap<u64, Track<ChannelHeader>>,
+}
+
+/// What was found of the objects of a call over time.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct HeldTrack {
+    pub latest: Held,
+    /// When (CLOCK_MONOTONIC nanoseconds), and how large they were on average, in bytes.
+    pub sizes: Vec<(u64, u64)>,
+    /// Of all looks: objects from which a way up was found, and those in a `sync.Pool`.
+    pub objects: u64,
+    pub pooled: u64,
 }
 
 /// A container over time.
@@ -36,7 +47,8 @@ impl Holding {
     pub(super) fn add(&mut self, holders: &Holders) {
         self.looks += 1;
         for held in &holders.held {
-            self.held.insert((held.site, held.stack, held.type_addr), held.clone());
+            let call = (held.site, held.stack, held.type_addr);
+            self.held.entry(call).or_default().add(held, holders.time_ns);
         }
         for map in &holders.maps {
             let point = (holders.time_ns, map.count, map.capacity);
@@ -51,19 +63,37 @@ impl Holding {
     }
 }
 
+impl HeldTrack {
+    fn add(&mut self, held: &Held, time_ns: u64) {
+        let is_pooled = |way: &&Way| way.holders.iter().any(|holder| holder.kind == HolderKind::Pool);
+        let count = |sum: u64, way: &Way| sum.saturating_add(way.objects);
+        self.objects = held.ways.iter().fold(self.objects, count);
+        self.pooled = held.ways.iter().filter(is_pooled).fold(self.pooled, count);
+        if let Some(size) = held.bytes.checked_div(held.objects) {
+            self.sizes.push((time_ns, size));
+            thin_out(&mut self.sizes);
+        }
+        self.latest = held.clone();
+    }
+}
+
 impl<T: Clone> Track<T> {
     fn add(&mut self, latest: &T, look: u64, point: (u64, u64, u64)) {
         self.latest = latest.clone();
         self.seen = look;
         self.points.push(point);
-        if self.points.len() > POINTS {
-            let mut number = 0;
-            // The latest one stays.
-            self.points.retain(|_| {
-                number += 1;
-                number % 2 == 1
-            });
-        }
+        thin_out(&mut self.points);
+    }
+}
+
+/// Leaves every other point, when there are too many; the latest one stays.
+fn thin_out<T>(points: &mut Vec<T>) {
+    if points.len() > POINTS {
+        let mut number = 0;
+        points.retain(|_| {
+            number += 1;
+            number % 2 == 1
+        });
     }
 }
 
@@ -86,6 +116,7 @@ fn forget<T>(tracks: &mut BTreeMap<u64, Track<T>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Holder;
 
     #[test]
     fn the_fill_of_a_map_is_remembered_in_bounds() {
@@ -93,8 +124,15 @@ mod tests {
         for look in 1..=1000 {
             let map = MapHeader { addr: 8, count: look, capacity: 1024, ..MapHeader::default() };
             let passing = MapHeader { addr: 16 * look, ..MapHeader::default() };
-            holding.add(&Holders { time_ns: look, maps: vec![map, passing], ..Holders::default() });
+            let pooled = vec![Holder { kind: HolderKind::Pool, ..Holder::default() }];
+            let ways = vec![Way { objects: 1, holders: pooled }, Way { objects: 2, holders: Vec::new() }];
+            let held = Held { objects: 3, bytes: 30 * look, ways, ..Held::default() };
+            let (maps, held) = (vec![map, passing], vec![held]);
+            holding.add(&Holders { time_ns: look, maps, held, ..Holders::default() });
         }
+        let held = holding.held.values().next().expect("of the only call");
+        assert_eq!((held.objects, held.pooled, held.sizes.last()), (3000, 1000, Some(&(1000, 10_000))));
+        assert!(held.sizes.len() <= POINTS);
         let track = &holding.maps[&8];
         assert_eq!((track.latest.count, track.points.first()), (1000, Some(&(1, 1, 1024))));
         assert!(track.points.len() <= POINTS && track.points.len() > POINTS / 4);

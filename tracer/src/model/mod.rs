@@ -20,7 +20,7 @@ use hashbrown::HashMap;
 pub use c::CHeap;
 pub use calls::{Call, CallSums, Calls, Tally};
 pub use censuses::Censuses;
-pub use holding::{Holding, Track};
+pub use holding::{HeldTrack, Holding, Track};
 pub use live::{AGES, Alive, Births, ByAge, Died, Fate, Live, LivePoint, Placed, median_slope};
 pub use marks::{Marked, Marks, Passed};
 pub use windows::{Batch, Windows};

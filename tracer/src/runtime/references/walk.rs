@@ -175,9 +175,7 @@ impl<'a> Walk<'a> {
             let targets: Vec<Slot> = of_scan.iter().map(|&node| graph.nodes[node].slot).collect();
             let most = if step == 0 { REFERENCES } else { FOLLOWED };
             let mut found = scan(memory, self.heap, self.regions, &targets, most);
-            if step == 0 {
-                found.hits.retain(|hit| !self.is_of_processor(hit));
-            }
+            found.hits.retain(|hit| !self.is_of_processor(hit));
             scanned = scanned.max(found.bytes);
             frontier = Vec::new();
             for hit in &found.hits {

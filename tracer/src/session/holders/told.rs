@@ -218,8 +218,11 @@ fn reach(references: &[&Reference], elem: Option<u64>) -> Option<u64> {
 /// Whether two ways lead through objects of the same sort, and the same containers and variables.
 fn is_same(a: &[Holder], b: &[Holder]) -> bool {
     let is_alike = |(a, b): (&Holder, &Holder)| {
-        let is_placed =
-            a.kind != HolderKind::Global || a.addr == b.addr || a.name == b.name && !a.name.is_empty();
+        let is_placed = match a.kind {
+            HolderKind::Global => a.addr == b.addr || a.name == b.name && !a.name.is_empty(),
+            HolderKind::Map | HolderKind::Channel => a.addr == b.addr,
+            _ => true,
+        };
         let is_typed = if a.type_addr == 0 { a.size == b.size } else { true };
         a.kind == b.kind && a.type_addr == b.type_addr && a.is_key == b.is_key && is_placed && is_typed
     };
@@ -258,5 +261,62 @@ fn channel_header(channel: &found::Channel) -> ChannelHeader {
         capacity: channel.capacity,
         elem_size: channel.elem_size,
         elem_type: channel.elem_type,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slice(offset: u64, len: u64, cap: u64) -> Reference {
+        let cap = (cap > 0).then_some(cap);
+        Reference { offset, room: 1000 - offset, len: Some(len), cap, is_new: false, on_stack: false }
+    }
+
+    #[test]
+    fn slices_reach_what_they_cover_together() {
+        let pointer = Reference { len: None, ..slice(0, 1, 0) };
+        for (references, elem, want) in [
+            (vec![slice(100, 16, 900)], None, Some(16)),
+            // Strings overlap: 0 to 10 and 5 to 20.
+            (vec![slice(0, 10, 0), slice(5, 15, 0)], None, Some(20)),
+            // Elements of 8 bytes, as the capacity or the type says.
+            (vec![slice(0, 10, 125)], None, Some(80)),
+            (vec![slice(0, 10, 125)], Some(8), Some(80)),
+            (vec![slice(0, 10, 10)], Some(8), Some(80)),
+            (vec![slice(900, 90, 0)], Some(1 << 40), Some(100)),
+            (vec![slice(0, 10, 0), pointer], None, None),
+            (vec![], None, None),
+        ] {
+            let references: Vec<&Reference> = references.iter().collect();
+            assert_eq!(reach(&references, elem), want, "{references:?} {elem:?}");
+        }
+    }
+
+    #[test]
+    fn what_passes_by_counts_only_where_there_is_nothing_else() {
+        let lasts = slice(0, 10, 0);
+        let (new, on_stack) = (Reference { is_new: true, ..lasts }, Reference { on_stack: true, ..lasts });
+        assert_eq!(lasting(&[new, lasts, on_stack]), [&lasts]);
+        assert_eq!(lasting(&[new, on_stack]), [&new, &on_stack]);
+    }
+
+    #[test]
+    fn ways_to_one_place_are_one() {
+        let object = Holder { type_addr: 7, size: 64, addr: 1, ..Holder::default() };
+        let map = Holder { kind: HolderKind::Map, addr: 5, ..Holder::default() };
+        let root = Holder { kind: HolderKind::Global, addr: 9, ..Holder::default() };
+        let way = [object.clone(), map.clone(), root.clone()];
+        let elsewhere = Holder { addr: 2, ..object.clone() };
+        assert!(is_same(&way, &[elsewhere, map.clone(), root.clone()]));
+        for other in [
+            [Holder { type_addr: 8, ..object.clone() }, map.clone(), root.clone()],
+            [object.clone(), Holder { addr: 6, ..map.clone() }, root.clone()],
+            [object.clone(), Holder { is_key: Some(true), ..map.clone() }, root.clone()],
+            [object, map, Holder { addr: 10, ..root }],
+        ] {
+            assert!(!is_same(&way, &other), "{other:?}");
+        }
+        assert!(!is_same(&way, &way[..2]));
     }
 }
