@@ -89,12 +89,87 @@ fn function(frames: &[Frame]) -> &str {
     own(frames).next().or(frames.first()).map_or("?", |frame| frame.function.as_str())
 }
 
-/// Frames that are not of Go's own packages, innermost first: these have no dot in the first
-/// element of their path, as domains have.
+/// Frames of Go functions outside the standard library, innermost first.
 fn own(frames: &[Frame]) -> impl Iterator<Item = &Frame> {
-    frames.iter().filter(|frame| {
-        let first = frame.function.split('/').next().unwrap_or_default();
-        let has_path = frame.function.contains('/');
-        if has_path { first.contains('.') } else { first.starts_with("main.") }
-    })
+    frames.iter().filter(|frame| is_own(&frame.function))
+}
+
+/// A C function goes by its library and offset, `libc.so.6+0x9a0`.
+fn is_own(function: &str) -> bool {
+    let first = function.split(['/', '.', '[']).next().unwrap_or_default();
+    function.contains('.') && !function.contains('+') && STANDARD.binary_search(&first).is_err()
+}
+
+/// What the paths of packages of the standard library begin with (`go list std` of Go 1.27), and of
+/// no module: names without a dot are kept for it, though programs nobody downloads use others.
+const STANDARD: &[&str] = &[
+    "archive",
+    "bufio",
+    "bytes",
+    "cmp",
+    "compress",
+    "container",
+    "context",
+    "crypto",
+    "database",
+    "debug",
+    "embed",
+    "encoding",
+    "errors",
+    "expvar",
+    "flag",
+    "fmt",
+    "go",
+    "hash",
+    "html",
+    "image",
+    "index",
+    "internal",
+    "io",
+    "iter",
+    "log",
+    "maps",
+    "math",
+    "mime",
+    "net",
+    "os",
+    "path",
+    "plugin",
+    "reflect",
+    "regexp",
+    "runtime",
+    "slices",
+    "sort",
+    "strconv",
+    "strings",
+    "structs",
+    "sync",
+    "syscall",
+    "testing",
+    "text",
+    "time",
+    "unicode",
+    "unique",
+    "unsafe",
+    "uuid",
+    "vendor",
+    "weak",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_programs_functions_are_told_from_gos_own() {
+        for function in ["main.serve", "example.com/shop/cart.(*Cart).Add", "shop/cart.New[go.shape.int]"] {
+            assert!(is_own(function), "{function}");
+        }
+        for function in
+            ["net/http.(*conn).serve", "slices.Grow[example.com/a.T]", "libc.so.6+0x9a0", "0x7f00"]
+        {
+            assert!(!is_own(function), "{function}");
+        }
+        assert!(STANDARD.is_sorted());
+    }
 }
