@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use tests::{NEWEST, Variant, heaptap};
-use xtask::zoo::{self, Found, Program, Severity};
+use xtask::zoo::{self, Animal, Found, Program, Severity};
 
 /// What a hunt found that is worth a ticket.
 fn told(found: &Found) -> Vec<String> {
@@ -10,6 +10,7 @@ fn told(found: &Found) -> Vec<String> {
 }
 
 mod privileged {
+    use std::path::Path;
     use std::process::Command;
 
     use super::*;
@@ -17,6 +18,16 @@ mod privileged {
     /// Most programs wait most of the time, and so does heaptap.
     fn at_a_time() -> usize {
         3 * std::thread::available_parallelism().map_or(1, usize::from)
+    }
+
+    /// What is wrong about a hunt of a program.
+    fn wrong(animal: &Animal, program: Program, executable: &Path) -> Result<Option<String>> {
+        let name = format!("{} {}", animal.kind, program.name());
+        let mut args = vec!["--mode", "exact", "--for"];
+        args.extend(if program == Program::Leak { &["60s", "--until-sure"][..] } else { &["20s"] });
+        let found = animal.hunt(executable, heaptap(), &args).context(name.clone())?;
+        let grade = animal.grade(program, &found);
+        Ok((!grade.is_right()).then(|| format!("{name}: {grade}; {}", found.verdict.summary)))
     }
 
     #[test]
@@ -29,16 +40,21 @@ mod privileged {
                 jobs.push((animal, program, executable));
             }
         }
-        let wrong = zoo::in_parallel(jobs, at_a_time(), |(animal, program, executable)| {
-            let name = format!("{} {}", animal.kind, program.name());
-            let mut args = vec!["--mode", "exact", "--for"];
-            args.extend(if program == Program::Leak { &["60s", "--until-sure"][..] } else { &["20s"] });
-            let found = animal.hunt(&executable, heaptap(), &args).context(name.clone())?;
-            let grade = animal.grade(program, &found);
-            Ok((!grade.is_right()).then(|| format!("{name}: {grade}; {}", found.verdict.summary)))
+        let said = zoo::in_parallel(jobs, at_a_time(), |(animal, program, executable)| {
+            let said = wrong(animal, program, &executable)?;
+            Ok(said.map(|said| (animal, program, executable, said)))
         });
-        let wrong: Vec<String> = wrong.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
-        ensure!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+        let said: Vec<_> = said.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
+        // Several at a time disturb each other: where a leak's rate falls, so does how sure a hunt is.
+        // One that was not named is to be named alone; a twin that was accused stays accused.
+        let mut all = Vec::new();
+        for (animal, program, executable, said) in said {
+            match program {
+                Program::Leak => all.extend(wrong(animal, program, &executable)?),
+                Program::Twin => all.push(said),
+            }
+        }
+        ensure!(all.is_empty(), "\n{}", all.join("\n"));
         Ok(())
     }
 
