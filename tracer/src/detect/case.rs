@@ -1,6 +1,7 @@
 //! What detectors look at: a capture, and the sites in it that grow.
 
 use super::heap::Heap;
+use super::held::BySite;
 use super::shape::{LEAST_CYCLES, Lives, Shape, Steadiness, Turnover};
 use super::trend::{Point, Trend};
 use crate::model::State;
@@ -20,6 +21,7 @@ pub struct Case<'a> {
     /// Sites that have grown, and are not suspected.
     pub(super) cleared: Vec<Cleared>,
     pub(super) heap: Heap,
+    pub(super) held: BySite<'a>,
 }
 
 /// A site whose live bytes grow.
@@ -52,7 +54,8 @@ impl<'a> Case<'a> {
     /// Judges every site.
     pub fn new(state: &'a State, report: &'a Report) -> Case<'a> {
         let heap = Heap::of(report);
-        let mut case = Case { state, report, suspects: Vec::new(), cleared: Vec::new(), heap };
+        let held = BySite::of(state, report);
+        let mut case = Case { state, report, suspects: Vec::new(), cleared: Vec::new(), heap, held };
         let start_ns = state.start.as_ref().map_or(0, |start| start.time_ns);
         for (index, site) in report.sites.iter().enumerate() {
             case.judge(index, site, start_ns);
@@ -128,7 +131,7 @@ pub(super) fn sureness(cycles: f64, seconds: f64) -> f64 {
 }
 
 /// How sure it is that a steady growth is a leak: the longer and the evener, the surer.
-fn confidence(points: &[Point], steadiness: Steadiness) -> f64 {
+pub(super) fn confidence(points: &[Point], steadiness: Steadiness) -> f64 {
     let beyond = points.len().saturating_sub(LEAST_CYCLES / 2) as f64;
     let seconds = match points {
         [first, .., last] => last.0 - first.0,

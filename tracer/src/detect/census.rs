@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::trend::{Point, Trend};
+use super::case::confidence;
+use super::shape::{LEAST_CYCLES, Steadiness};
+use super::trend::{Point, Trend, fall};
 use super::{Case, Suspect, own};
 use crate::event::{self, Census, GoroutineGroup};
 use crate::report::{Evidence, Finding, Frame, Series, Site};
 
-/// Fewer censuses say nothing.
-const LEAST: usize = 10;
 /// Parts of the time in each of which what rises without end rises.
 const SLICES: usize = 5;
 /// Of the mean over all of them, in the part where it rises least.
@@ -35,7 +35,7 @@ impl Rise {
     /// Of these points in order of time; `None`: they do not rise, or as a load does that rises,
     /// or that goes in steps.
     pub(super) fn of(case: &Case<'_>, points: Vec<Point>) -> Option<Rise> {
-        let trend = Trend::of(&points).filter(|trend| points.len() >= LEAST && trend.is_growth())?;
+        let trend = Trend::of(&points).filter(|trend| points.len() >= LEAST_CYCLES && trend.is_growth())?;
         let (&(begin, first), &(end, last)) = (points.first()?, points.last()?);
         let seconds = end - begin;
         let slice = seconds / SLICES as f64;
@@ -47,9 +47,7 @@ impl Rise {
         if mean <= 0.0 || evenness < LEAST_SHARE || fall(&points) > MOST_FALL * (last - first) || is_load {
             return None;
         }
-        let beyond = (points.len() - LEAST / 2) as f64;
-        let even = 0.8 + 0.2 * evenness;
-        let confidence = super::case::sureness(beyond, seconds) * even * (1.0 - trend.p_value);
+        let confidence = confidence(&points, Steadiness { trend, evenness });
         Some(Rise { first, last, seconds, per_s: trend.bytes_per_s, confidence, points })
     }
 
@@ -77,15 +75,6 @@ impl Rise {
 pub(super) fn waited(group: &GoroutineGroup) -> String {
     let waited = |ns| format!(", one for {:.0} s or more", ns as f64 / 1e9);
     group.oldest_wait_ns.map_or(String::new(), waited)
-}
-
-/// The deepest fall.
-fn fall(points: &[Point]) -> f64 {
-    let mut most = f64::NEG_INFINITY;
-    points.iter().fold(0.0, |deepest, point| {
-        most = most.max(point.1);
-        deepest.max(most - point.1)
-    })
 }
 
 /// What each census says of something, where it says it.

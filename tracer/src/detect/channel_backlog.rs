@@ -3,7 +3,8 @@
 //! Looks at channels whose buffer holds the objects of growing sites, and how full it is over time.
 
 use super::Case;
-use super::held::{self, Held, Words};
+use super::claim::{self, Words};
+use super::held::{self, Held};
 use crate::event::HolderKind;
 use crate::report::{Finding, LeakKind};
 
@@ -21,14 +22,14 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
             summary: format!(
                 "a chan {elem}{} is not drained: {} more each second wait in it",
                 held.place(main.site, addr),
-                held::rate(&suspects)
+                claim::rate(&suspects)
             ),
             evidence: held::filling(case, track, "channel").into_iter().collect(),
             advice: "See to it that somebody receives as long as anybody sends: no return from `for v := range ch` at \
                      the first error; make the buffer small, and drop or refuse with `select { case ch <- v: default: }`.",
             disproof: "The channel is drained when the load falls, before its buffer is full.",
         };
-        held::finding(case, LeakKind::ChannelBacklog, &suspects, words)
+        claim::finding(case, LeakKind::ChannelBacklog, &suspects, words)
     };
     held.containers(HolderKind::Channel).into_iter().filter_map(finding).collect()
 }

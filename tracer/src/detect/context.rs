@@ -3,7 +3,7 @@
 //! Looks for growing sites within package context: they are of contexts, of sets of children, or of
 //! timers. Values on contexts are another matter.
 
-use super::held::{self, Words};
+use super::claim::{self, Words};
 use super::{Case, Suspect, function};
 use crate::base::units::format_count;
 use crate::report::{Evidence, Finding, LeakKind, Site};
@@ -49,14 +49,14 @@ fn finding(case: &Case<'_>, function: &str, suspects: &[&Suspect]) -> Option<Fin
     let words = Words {
         summary: format!(
             "contexts that {function} makes are never cancelled: {} more each second",
-            held::rate(suspects)
+            claim::rate(suspects)
         ),
         evidence: vec![Evidence::of(format!("{} {name} are alive.", format_count(alive)))],
         advice: "Call the cancel function in any case: `ctx, cancel := context.WithTimeout(parent, d)` and then `defer \
                  cancel()`, not only when something fails (go vet's lostcancel finds those that are dropped).",
         disproof: "The contexts are of requests that are still under way, or end with their timeout before long.",
     };
-    held::finding(case, LeakKind::Context, suspects, words)
+    claim::finding(case, LeakKind::Context, suspects, words)
 }
 
 fn is_context(site: &Site) -> bool {

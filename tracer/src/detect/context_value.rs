@@ -2,7 +2,8 @@
 //!
 //! Looks for growing numbers of `context.valueCtx`, and at what these hold.
 
-use super::held::{self, Held, Words};
+use super::claim::{self, Words};
+use super::held::{self, Held};
 use super::{Case, Suspect};
 use crate::base::units::format_count;
 use crate::report::{Evidence, Finding, LeakKind};
@@ -23,13 +24,13 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
     let words = Words {
         summary: format!(
             "values pile up on contexts that {} makes: {} more each second",
-            held::place(case, first),
-            held::rate(&all)
+            claim::place(case, first),
+            claim::rate(&all)
         ),
         evidence: vec![Evidence::of(format!("{} {VALUE} are alive.", format_count(alive)))],
         advice: "Derive a context for each request or message from the one that lives long, and let it end with that; \
                  never store what context.WithValue returns where its parent came from.",
         disproof: "The contexts are of requests that are still under way.",
     };
-    held::finding(case, LeakKind::ContextValue, &all, words).into_iter().collect()
+    claim::finding(case, LeakKind::ContextValue, &all, words).into_iter().collect()
 }

@@ -32,7 +32,7 @@ fn finding_of_queue(case: &Case<'_>, rise: &Rise) -> Finding {
     let stuck = runners().find(is_busy);
     let frames = stuck.map_or(Vec::new(), |group| census::frames(case, group));
     let place = frames.first().map_or("?", |frame| frame.function.as_str());
-    let own = census::innermost(&frames).unwrap_or(place);
+    let own = function(&frames);
     let types = types_with_finalizer(case);
     let is_such = |name: &str| types.iter().any(|known| known == name);
     let suspects = case.suspects.iter().filter(|suspect| is_such(&case.site(suspect).type_name));
@@ -113,7 +113,7 @@ fn finding_of_type(case: &Case<'_>, addr: u64) -> Option<Finding> {
     sites.extend(others.into_iter().filter(|id| *id != site.id));
     let what = format!("of type {name} have a finalizer that was not called");
     let mut evidence = vec![rise.evidence("objects", &what)];
-    evidence.extend(super::growth::evidence(case, suspect));
+    evidence.extend(super::claim::evidence(case, suspect));
     Some(Finding {
         kind: LeakKind::Finalizer,
         severity: Severity::Critical,

@@ -2,7 +2,7 @@
 //! at the same place, and the oldest of them wait longer and longer.
 
 use super::census::{self, Rise};
-use super::{Case, http_body};
+use super::{Case, function, http_body};
 use crate::base::units::format_bytes;
 use crate::event::{self, Census, GoroutineGroup};
 use crate::report::{Evidence, Finding, Frame, LeakKind, Severity};
@@ -47,7 +47,7 @@ fn finding(case: &Case<'_>, creation: &event::Frame, largest: &GoroutineGroup, r
         census::explained(case, |site| is_of(&site.frames, &frames, creator) && !census::is_descriptor(site));
     let stacks = census::stack_growth(case, |group| group.go_pc == go_pc);
     let place = frames.first().map_or("?", |frame| frame.function.as_str());
-    let own = census::innermost(&frames).unwrap_or(place);
+    let own = function(&frames);
     let state = &largest.state;
     let at = format!("{}:{}", creation.file, creation.line);
     let evidence = vec![

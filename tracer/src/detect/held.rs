@@ -2,61 +2,75 @@
 
 use hashbrown::HashMap;
 
-use super::{Case, Suspect, function, growth};
-use crate::base::units::{format_bytes, format_count};
+use super::{Case, Suspect};
+use crate::base::units::format_count;
 use crate::event::{self, HolderKind, SiteId, StackId, Way};
-use crate::model::{HeldTrack, Track};
-use crate::report::{Evidence, Finding, LeakKind, Series, Severity, Site};
+use crate::model::{HeldTrack, State, Track};
+use crate::report::{Evidence, Report, Series, Site};
 
 /// From what share of a site's objects on a container is said to hold them.
 pub(super) const MOST: f64 = 0.5;
 
-/// Who holds what, by site.
-pub(super) struct Held<'a> {
-    case: &'a Case<'a>,
-    by_site: HashMap<usize, Vec<&'a event::Held>>,
+/// What looks have found, by the site whose objects they looked at.
+#[derive(Debug, Default)]
+pub(super) struct BySite<'a> {
+    latest: HashMap<usize, Vec<&'a event::Held>>,
     tracks: HashMap<usize, Vec<&'a HeldTrack>>,
     sites: HashMap<(SiteId, StackId), usize>,
 }
 
-impl<'a> Held<'a> {
-    pub(super) fn of(case: &'a Case<'a>) -> Held<'a> {
+impl<'a> BySite<'a> {
+    pub(super) fn of(state: &'a State, report: &Report) -> BySite<'a> {
+        let mut by_site = BySite::default();
+        if state.holding.looks == 0 {
+            return by_site;
+        }
         let mut by_index: HashMap<u32, usize> = HashMap::new();
-        for (site, of_site) in case.report.sites.iter().enumerate() {
+        for (site, of_site) in report.sites.iter().enumerate() {
             by_index.extend(of_site.calls.iter().map(|call| (*call, site)));
         }
-        let mut held = Held { case, by_site: HashMap::new(), tracks: HashMap::new(), sites: HashMap::new() };
         let mut calls: HashMap<(SiteId, StackId, u64), usize> = HashMap::new();
-        for sums in case.state.calls.iter() {
+        for sums in state.calls.iter() {
             if let Some(&site) = by_index.get(&sums.index) {
                 calls.insert((sums.call.site, sums.call.stack, sums.call.type_addr), site);
-                held.sites.insert((sums.call.site, sums.call.stack), site);
+                by_site.sites.insert((sums.call.site, sums.call.stack), site);
             }
         }
-        let mut all: Vec<_> = case.state.holding.held.iter().collect();
+        let mut all: Vec<_> = state.holding.held.iter().collect();
         all.sort_unstable_by_key(|(call, _)| **call);
         for (call, of_call) in all {
             if let Some(&site) = calls.get(call) {
-                held.by_site.entry(site).or_default().push(&of_call.latest);
-                held.tracks.entry(site).or_default().push(of_call);
+                by_site.latest.entry(site).or_default().push(&of_call.latest);
+                by_site.tracks.entry(site).or_default().push(of_call);
             }
         }
-        held
+        by_site
+    }
+}
+
+/// Who holds what.
+pub(super) struct Held<'a> {
+    case: &'a Case<'a>,
+}
+
+impl<'a> Held<'a> {
+    pub(super) fn of(case: &'a Case<'a>) -> Held<'a> {
+        Held { case }
     }
 
     /// What looks have found of the objects of a site, by call.
     pub(super) fn of_site(&self, site: usize) -> &[&'a event::Held] {
-        self.by_site.get(&site).map_or(&[], Vec::as_slice)
+        self.case.held.latest.get(&site).map_or(&[], Vec::as_slice)
     }
 
     /// The same over time.
     pub(super) fn tracks(&self, site: usize) -> &[&'a HeldTrack] {
-        self.tracks.get(&site).map_or(&[], Vec::as_slice)
+        self.case.held.tracks.get(&site).map_or(&[], Vec::as_slice)
     }
 
     /// The sites of which anything was found.
     pub(super) fn sites(&self) -> Vec<usize> {
-        let mut sites: Vec<usize> = self.tracks.keys().copied().collect();
+        let mut sites: Vec<usize> = self.case.held.tracks.keys().copied().collect();
         sites.sort_unstable();
         sites
     }
@@ -76,7 +90,7 @@ impl<'a> Held<'a> {
 
     /// The site that allocated a holder.
     pub(super) fn site_of(&self, holder: &event::Holder) -> Option<&'a Site> {
-        self.case.report.sites.get(*self.sites.get(&holder.call?)?)
+        self.case.report.sites.get(*self.case.held.sites.get(&holder.call?)?)
     }
 
     /// The type of a holder, as far as it is known.
@@ -137,46 +151,6 @@ impl<'a> Held<'a> {
             }
         }
     }
-}
-
-/// What a detector has to say of some suspects; the first one is the one to name.
-pub(super) struct Words {
-    pub(super) summary: String,
-    pub(super) evidence: Vec<Evidence>,
-    pub(super) advice: &'static str,
-    pub(super) disproof: &'static str,
-}
-
-/// A leak of these suspects: `None` if there are none.
-pub(super) fn finding(case: &Case<'_>, kind: LeakKind, of: &[&Suspect], words: Words) -> Option<Finding> {
-    let main = *of.first()?;
-    let site = case.site(main);
-    let mut evidence = growth::evidence(case, main);
-    evidence.extend(words.evidence);
-    Some(Finding {
-        kind,
-        severity: Severity::Critical,
-        confidence: of.iter().fold(0.0, |most: f64, suspect| most.max(suspect.confidence)),
-        site: Some(site.id.clone()),
-        sites: of.iter().map(|suspect| case.site(suspect).id.clone()).collect(),
-        frames: site.frames.clone(),
-        growth_bytes_per_s: of.iter().map(|suspect| suspect.trend.bytes_per_s).sum(),
-        summary: words.summary,
-        evidence,
-        advice: words.advice.into(),
-        disproof: words.disproof.into(),
-    })
-}
-
-/// As people read it: what grows, where, how fast.
-pub(super) fn rate(of: &[&Suspect]) -> String {
-    let sum: f64 = of.iter().map(|suspect| suspect.trend.bytes_per_s).sum();
-    format_bytes(sum.max(0.0) as u64)
-}
-
-/// The function of the program that a suspect's objects come from.
-pub(super) fn place<'a>(case: &Case<'a>, suspect: &Suspect) -> &'a str {
-    function(&case.site(suspect).frames)
 }
 
 /// How full a container was, over time.

@@ -3,7 +3,8 @@
 //! Looks at the maps that hold the objects of growing sites and at how full they are over time; of
 //! `sync.Map`, which keeps its entries in a trie or in small maps, at who allocated these.
 
-use super::held::{self, Held, Words};
+use super::claim::{self, Words};
+use super::held::{self, Held};
 use super::maps::growing;
 use super::{Case, Suspect};
 use crate::report::{Evidence, Finding, LeakKind, Site};
@@ -19,13 +20,13 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
             summary: format!(
                 "{} gets ever fuller: {} more each second stay in it",
                 growing.name,
-                held::rate(&growing.suspects)
+                claim::rate(&growing.suspects)
             ),
             evidence: growing.evidence,
             advice: ADVICE,
             disproof: DISPROOF,
         };
-        held::finding(case, LeakKind::MapGrowth, &growing.suspects, words)
+        claim::finding(case, LeakKind::MapGrowth, &growing.suspects, words)
     });
     maps.chain(sync_map(case)).chain(tables(case)).collect()
 }
@@ -45,14 +46,14 @@ fn sync_map(case: &Case<'_>) -> Option<Finding> {
     let words = Words {
         summary: format!(
             "a sync.Map that {} stores into gets ever fuller: {} more each second stay in it",
-            held::place(case, first),
-            held::rate(&all)
+            claim::place(case, first),
+            claim::rate(&all)
         ),
         evidence: vec![Evidence::of("The entries of the sync.Map itself are among what grows.")],
         advice: "Give the map a bound: Delete a key when its entry is done with or too old, or use a cache that evicts.",
         disproof: DISPROOF,
     };
-    held::finding(case, LeakKind::MapGrowth, &all, words)
+    claim::finding(case, LeakKind::MapGrowth, &all, words)
 }
 
 fn is_sync_map(site: &Site) -> bool {
@@ -77,14 +78,14 @@ fn tables(case: &Case<'_>) -> Vec<Finding> {
         let words = Words {
             summary: format!(
                 "the tables of a map grow that {} assigns to: {} more each second",
-                held::place(case, suspect),
-                held::rate(&[suspect])
+                claim::place(case, suspect),
+                claim::rate(&[suspect])
             ),
             evidence: vec![Evidence::of("Who holds the objects was not looked at in this capture.")],
             advice: ADVICE,
             disproof: DISPROOF,
         };
-        held::finding(case, LeakKind::MapGrowth, &[suspect], words)
+        claim::finding(case, LeakKind::MapGrowth, &[suspect], words)
     };
     case.suspects.iter().filter(is_table).filter_map(finding).collect()
 }

@@ -4,7 +4,7 @@
 //! what they point to is what they are.
 
 use super::Case;
-use super::held::{self, Words};
+use super::claim::{self, Words};
 use super::maps::growing;
 use crate::report::{Finding, LeakKind};
 
@@ -20,7 +20,7 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
                 summary: format!(
                     "the keys of {} keep alive what they point to: {} more each second",
                     growing.name,
-                    held::rate(&growing.suspects)
+                    claim::rate(&growing.suspects)
                 ),
                 evidence: growing.evidence,
                 advice: "Use a key without pointers, as an ID or the struct's value, so that equal things share an \
@@ -28,7 +28,7 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
                 disproof: "The program needs what the keys point to for as long as the map is there, or deletes the \
                            entries later.",
             };
-            held::finding(case, LeakKind::MapPointerKey, &growing.suspects, words)
+            claim::finding(case, LeakKind::MapPointerKey, &growing.suspects, words)
         })
         .collect()
 }

@@ -3,7 +3,8 @@
 //! Looks at the headers of the maps whose tables a growing site has allocated; and at the largest
 //! maps there are, which need not grow for their room to be wasted.
 
-use super::held::{self, Held, Words};
+use super::claim::{self, Words};
+use super::held::{self, Held};
 use super::maps::type_name;
 use super::{Case, Suspect};
 use crate::base::units::{format_bytes, format_count};
@@ -40,8 +41,8 @@ fn growing(case: &Case<'_>, held: &Held<'_>, suspect: &Suspect) -> Option<Findin
     let words = Words {
         summary: format!(
             "maps that {} fills are emptied, but keep their tables: {} more each second",
-            held::place(case, suspect),
-            held::rate(&[suspect])
+            claim::place(case, suspect),
+            claim::rate(&[suspect])
         ),
         evidence: vec![Evidence::of(format!(
             "{} maps whose tables were looked at hold {} entries, with room for {}.",
@@ -52,7 +53,7 @@ fn growing(case: &Case<'_>, held: &Held<'_>, suspect: &Suspect) -> Option<Findin
         advice: ADVICE,
         disproof: DISPROOF,
     };
-    held::finding(case, LeakKind::MapResidue, &[suspect], words)
+    claim::finding(case, LeakKind::MapResidue, &[suspect], words)
 }
 
 /// A large map that has not been filled again in all the time.

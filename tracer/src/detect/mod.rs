@@ -9,6 +9,7 @@ mod case;
 mod census;
 mod cgo;
 mod channel_backlog;
+mod claim;
 mod claims;
 mod context;
 mod context_value;
@@ -78,6 +79,8 @@ pub fn report(state: &State) -> Report {
     let said = DETECTORS.iter().flat_map(|look| look(&case)).collect();
     let findings = claims::settle(&case, said);
     let verdict = report.capture.following.map(|_| verdict::of(&case, &findings));
+    // It borrows the report.
+    drop(case);
     report.findings = findings;
     report.verdict = verdict;
     report

@@ -5,7 +5,8 @@
 //! were looked at, time after time.
 
 use super::case::sureness;
-use super::held::{self, Held, Words};
+use super::claim::{self, Words};
+use super::held::{self, Held};
 use super::{Case, Suspect, function};
 use crate::base::units::format_bytes;
 use crate::event::HolderKind;
@@ -28,12 +29,12 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
     let all: Vec<&Suspect> = case.suspects.iter().filter(is_pooled).collect();
     let Some(first) = all.first() else { return drift(case, &held).into_iter().collect() };
     let words = Words {
-        summary: summary(held::place(case, first), &held::rate(&all)),
+        summary: summary(claim::place(case, first), &claim::rate(&all)),
         evidence: vec![in_pool(pooled(&held, first.site))],
         advice: ADVICE,
         disproof: DISPROOF,
     };
-    held::finding(case, LeakKind::Pool, &all, words).into_iter().collect()
+    claim::finding(case, LeakKind::Pool, &all, words).into_iter().collect()
 }
 
 fn summary(function: &str, rate: &str) -> String {

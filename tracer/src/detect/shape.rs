@@ -5,7 +5,7 @@
 //! do sessions when load rises. But of what a leak retained long ago all is still alive, and
 //! as much was retained in each part of the time.
 
-use super::trend::{Point, Trend, at};
+use super::trend::{Point, Trend, at, fall};
 use crate::model::LivePoint;
 
 /// Fewer judged GC cycles say nothing.
@@ -187,13 +187,10 @@ impl Lives {
 
     /// The deepest fall of live bytes, over how much they grew.
     fn fall(&self) -> f64 {
-        let (mut most, mut deepest, mut least) = (0_f64, 0_f64, f64::INFINITY);
-        for (_, bytes) in &self.all {
-            most = most.max(*bytes);
-            least = least.min(*bytes);
-            deepest = deepest.max(most - bytes);
-        }
-        deepest / (most - least).max(1.0)
+        let values = || self.all.iter().map(|point| point.1);
+        let most = values().fold(0.0, f64::max);
+        let least = values().fold(f64::INFINITY, f64::min);
+        fall(&self.all) / (most - least).max(1.0)
     }
 
     /// How much of what was born in each part of the time is still alive; but for the last part,

@@ -4,7 +4,8 @@
 //! Looks at the references to the arrays that a growing site has allocated. How long a slice is stands
 //! behind the pointer; a string in a struct can be mistaken for a pointer before a small number.
 
-use super::held::{self, Held, Words};
+use super::claim::{self, Words};
+use super::held::{self, Held};
 use super::{Case, Suspect};
 use crate::base::units::format_bytes;
 use crate::report::{Evidence, Finding, Kind, LeakKind};
@@ -47,13 +48,13 @@ fn finding(case: &Case<'_>, held: &Held<'_>, suspect: &Suspect) -> Option<Findin
         summary: format!(
             "a few bytes keep whole arrays alive that {} allocates: slices of {reach} hold {size} each, {} more \
              each second",
-            held::place(case, suspect),
-            held::rate(&[suspect])
+            claim::place(case, suspect),
+            claim::rate(&[suspect])
         ),
         evidence,
         advice: "Copy what is kept: bytes.Clone(b[i:j]) or slices.Clone, strings.Clone(s[i:j]) for strings; then \
                  the large array can be freed.",
         disproof: "The slices that are kept are as long as the arrays, or something else needs the rest of these.",
     };
-    held::finding(case, LeakKind::SliceRetention, &[suspect], words)
+    claim::finding(case, LeakKind::SliceRetention, &[suspect], words)
 }

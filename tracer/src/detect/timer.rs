@@ -49,7 +49,7 @@ fn finding(case: &Case<'_>, maker: &str, timers: &[&Suspect], rise: Option<&Rise
     let confidence = main.map_or(0.0, |suspect| suspect.confidence);
     let made = site.and_then(|site| site.frames.iter().rev().find(|f| MAKERS.contains(&f.function.as_str())));
     let made = made.map_or("time.NewTimer", |frame| frame.function.as_str());
-    let mut evidence = main.map_or(Vec::new(), |suspect| super::growth::evidence(case, suspect));
+    let mut evidence = main.map_or(Vec::new(), |suspect| super::claim::evidence(case, suspect));
     if let Some(rise) = rise {
         evidence.insert(0, rise.evidence("timers", "are set"));
     } else if let Some(timers) = census::latest(case).and_then(|census| census.timers) {

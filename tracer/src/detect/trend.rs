@@ -70,6 +70,15 @@ pub(super) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     Some(f64::midpoint(lower, upper))
 }
 
+/// How far the values fall from the highest before, at the most.
+pub(super) fn fall(points: &[Point]) -> f64 {
+    let mut most = f64::NEG_INFINITY;
+    points.iter().fold(0.0, |deepest, point| {
+        most = most.max(point.1);
+        deepest.max(most - point.1)
+    })
+}
+
 /// The value at an instant, on straight lines between the points.
 pub(super) fn at(points: &[Point], time: f64) -> f64 {
     let next = points.partition_point(|point| point.0 < time);
