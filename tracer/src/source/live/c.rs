@@ -1,12 +1,11 @@
 //! Probes on C's allocator, and the sums of its objects as the eBPF program keeps them.
 
-use std::collections::HashMap as Known;
 use std::path::PathBuf;
 
-use aya::maps::{HashMap, Map};
+use aya::maps::Map;
 use tracer_common::CCount;
 
-use super::object::map_error;
+use super::sums::Sums;
 use crate::base::Result;
 use crate::event::{CCounted, StackId};
 use crate::plan::Site;
@@ -49,35 +48,23 @@ pub(super) fn map_sizes(is_followed: bool) -> [(&'static str, u32); 3] {
         .map(|(map, entries)| (map, if is_followed { entries } else { 1 }))
 }
 
-/// The program's map C_COUNTS.
+/// The program's map C_COUNTS, by stack.
 #[derive(Debug)]
-pub(super) struct CCounts {
-    map: Map,
-    /// As it was last read, by stack.
-    known: Known<u64, CCount>,
-}
+pub(super) struct CCounts(Sums<u64, CCount>);
 
 impl CCounts {
     pub(super) fn new(map: Map) -> CCounts {
-        CCounts { map, known: Known::new() }
+        CCounts(Sums::new(map))
     }
 
     pub(super) fn read(&mut self) -> Result<Vec<CCounted>> {
-        let map: HashMap<_, u64, CCount> = (&self.map).try_into().map_err(map_error)?;
-        let mut counted = Vec::new();
-        for entry in map.iter() {
-            let (stack, now) = entry.map_err(map_error)?;
-            let before = self.known.insert(stack, now).unwrap_or_default();
-            if now != before {
-                counted.push(CCounted {
-                    stack: StackId(stack),
-                    objects: now.objects.wrapping_sub(before.objects),
-                    bytes: now.bytes.wrapping_sub(before.bytes),
-                    freed_objects: now.freed_objects.wrapping_sub(before.freed_objects),
-                    freed_bytes: now.freed_bytes.wrapping_sub(before.freed_bytes),
-                });
-            }
-        }
-        Ok(counted)
+        let counted = |(stack, before, now): (u64, CCount, CCount)| CCounted {
+            stack: StackId(stack),
+            objects: now.objects.wrapping_sub(before.objects),
+            bytes: now.bytes.wrapping_sub(before.bytes),
+            freed_objects: now.freed_objects.wrapping_sub(before.freed_objects),
+            freed_bytes: now.freed_bytes.wrapping_sub(before.freed_bytes),
+        };
+        Ok(self.0.changes()?.into_iter().map(counted).collect())
     }
 }

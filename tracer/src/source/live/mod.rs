@@ -13,6 +13,7 @@ pub mod doctor;
 mod gate;
 mod object;
 mod reader;
+mod sums;
 mod uprobe_multi;
 
 use std::sync::{Arc, mpsc as std_mpsc};
