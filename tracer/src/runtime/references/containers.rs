@@ -43,7 +43,7 @@ pub struct Channel {
 }
 
 /// Entries of a bucket, and of a group.
-const GROUP: u64 = 8;
+pub(super) const GROUP: u64 = 8;
 /// Entries of a table at most (internal/runtime/maps `maxTableCapacity`).
 const MAX_TABLE: u64 = 1024;
 /// Candidates kept while headers are looked for, and maps or channels told of at most.

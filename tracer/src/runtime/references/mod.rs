@@ -79,6 +79,9 @@ const MAX_SCAN: u64 = 1 << 30;
 const MAX_STACKS: usize = 1 << 17;
 const MAX_STACK: u64 = 1 << 20;
 
+/// More bytes than `runtime.moduledata` has up to the last field looked at (Go 1.26: 576).
+const MODULE_DATA: usize = 576;
+
 /// More Ps than GOMAXPROCS can reach on any machine.
 const MAX_PS: u64 = 4096;
 
@@ -90,6 +93,7 @@ pub struct ReferenceReader {
     /// Run-time addresses: of global variables, with and without initial value, and of type
     /// descriptors.
     globals: [Range<u64>; 2],
+    module_data: u64,
     module: Range<u64>,
     allglen: u64,
     allgptr: u64,
@@ -110,6 +114,7 @@ impl ReferenceReader {
         Ok(ReferenceReader {
             spans: SpanReader::new(binary, layout, load_bias)?,
             globals: [range(module.data, module.edata), range(module.bss, module.ebss)],
+            module_data: module.addr.wrapping_add(load_bias),
             module: range(module.types, module.etypes),
             allglen: locate(Global::AllgLen)?,
             allgptr: locate(Global::AllgPtr)?,
@@ -142,21 +147,41 @@ impl ReferenceReader {
 
     /// Where words may lie that keep an object alive.
     fn regions(&self, memory: &impl ProcessMemory, heap: &Heap) -> Result<Vec<Region>> {
-        let global = |range: &Range<u64>| Region {
+        let global = |(range, pointers): (&Range<u64>, Option<Vec<u8>>)| Region {
             start: range.start,
             len: range.end.saturating_sub(range.start),
             root: Some(Root::Global),
+            pointers,
         };
-        let mut regions: Vec<Region> = self.globals.iter().map(global).collect();
+        let masks = self.pointer_masks(memory);
+        let mut regions: Vec<Region> = self.globals.iter().zip(masks).map(global).collect();
         regions.extend(self.stacks(memory)?);
         let all: u64 = heap.pointerful().map(|span| span.nelems * span.elem_size).sum();
         let stride = all.div_ceil(MAX_SCAN).max(1) as usize;
         regions.extend(heap.pointerful().step_by(stride).map(|span| Region {
             start: span.base,
             len: span.nelems * span.elem_size,
-            root: None,
+            ..Region::default()
         }));
         Ok(regions)
+    }
+
+    /// Which words of the global variables are pointers (runtime/symtab.go `moduledata`:
+    /// `gcdatamask` and behind it `gcbssmask`, each a count of bits and where they are). Some of
+    /// the runtime's own are addresses in the heap that keep nothing alive, as that from which it
+    /// looks for free pages (runtime/mpagealloc.go `searchAddr`).
+    ///
+    /// The masks are known by their lengths, so that no version's offsets are needed.
+    fn pointer_masks(&self, memory: &impl ProcessMemory) -> [Option<Vec<u8>>; 2] {
+        let counts = self.globals.each_ref().map(|range| range.end.saturating_sub(range.start) / 8);
+        let Ok(module) = memory.read_vec(self.module_data, MODULE_DATA) else { return [None, None] };
+        let words: Vec<u64> = module.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect();
+        let found = words.array_windows().find(|[data, _, bss, _]| [*data, *bss] == counts);
+        let Some(&[data, data_mask, bss, bss_mask]) = found else { return [None, None] };
+        [(data, data_mask), (bss, bss_mask)].map(|(count, mask)| {
+            let bytes = usize::try_from(count.div_ceil(8)).ok().filter(|bytes| *bytes <= MAX_READ)?;
+            memory.read_vec(mask, bytes).ok()
+        })
     }
 
     /// The runtime's Ps, each of which remembers objects that were in use lately (runtime/mwbbuf.go
@@ -190,6 +215,6 @@ impl ReferenceReader {
         // A dead goroutine has no stack, or none in use.
         let start = if (low..high).contains(&sp) { sp & !7 } else { return None };
         let root = Some(Root::Stack(word(g.goid)?));
-        Some(Region { start, len: (high - start).min(MAX_STACK), root })
+        Some(Region { start, len: (high - start).min(MAX_STACK), root, pointers: None })
     }
 }

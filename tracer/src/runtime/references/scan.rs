@@ -1,16 +1,26 @@
 //! One pass over all memory that may hold pointers, for words that point into given slots.
 //!
-//! Conservative, as Go's collector is not: an integer may look like a pointer.
+//! Conservative, as Go's collector is not: an integer in the heap or on a stack may look like a
+//! pointer.
 
 use super::heap::{Heap, Slot, Use};
 use crate::memory::ProcessMemory;
 
 /// Memory that is scanned.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Region {
     pub(super) start: u64,
     pub(super) len: u64,
     pub(super) root: Option<Root>,
+    /// Of each word a bit: whether the runtime takes it for a pointer. `None`: that is not known.
+    pub(super) pointers: Option<Vec<u8>>,
+}
+
+impl Region {
+    fn may_be_pointer(&self, word: u64) -> bool {
+        let bit = |mask: &Vec<u8>| Some(mask.get(usize::try_from(word / 8).ok()?)? >> (word % 8) & 1 == 1);
+        self.pointers.as_ref().is_none_or(|mask| bit(mask).unwrap_or(true))
+    }
 }
 
 /// What keeps objects alive without being one.
@@ -122,6 +132,9 @@ pub(super) fn scan(
                 for (i, word) in words.iter().take((len / 8) as usize).enumerate() {
                     let value = u64::from_le_bytes(*word);
                     let Some(target) = targets.find(value) else { continue };
+                    if !region.may_be_pointer(done / 8 + i as u64) {
+                        continue;
+                    }
                     let next = [1, 2].map(|n| words.get(i + n).map_or(0, |word| u64::from_le_bytes(*word)));
                     let at = start.wrapping_add(8 * i as u64);
                     let hit = Hit { target, at, value, next, root: region.root, is_new: false };

@@ -13,6 +13,7 @@ const TYPES: u64 = 0x40_0000;
 const RUNTIME: u64 = 0x60_0000;
 const G: u64 = 0x61_0000;
 const STACK: u64 = 0x62_0000;
+const MODULE: u64 = 0x63_0000;
 
 /// A span of one page at 0xc000_0000 and so many pages, with slots of a class; all are used.
 fn of_class(page: u64, size: u64, class: u8) -> Span {
@@ -57,6 +58,7 @@ fn reader_of(go: &str) -> ReferenceReader {
         spans: reader(go),
         layout: Layout::measured(go).expect(go),
         globals: [GLOBALS..GLOBALS + 64, GLOBALS + 64..GLOBALS + 64],
+        module_data: MODULE,
         module: TYPES..TYPES + 0x1000,
         allglen: RUNTIME,
         allgptr: RUNTIME + 8,
@@ -152,15 +154,68 @@ fn stacks_hold_objects_too() {
     assert!(found.held[0].as_ref().is_some_and(ends_in_map), "{:?}", found.held[0]);
 }
 
+#[test]
+fn words_that_the_runtime_takes_for_no_pointers_hold_nothing() {
+    for (bits, is_held) in [(0xff, true), (1 << 1, true), (!(1 << 1), false)] {
+        let mut memory = program();
+        memory.write(MODULE, &[0; MODULE_DATA]).write(MODULE + 0x800, &[bits]);
+        for (i, word) in [8, MODULE + 0x800, 0, MODULE + 0x900].into_iter().enumerate() {
+            memory.write_u64(MODULE + 536 + 8 * i as u64, word);
+        }
+        let found = look(&memory, &WANTED[1..2]);
+        let last = found.held[0].as_ref().and_then(|session| session.holders.last().copied());
+        let is_root = matches!(last, Some(Holder { place: Place::Root(Root::Global, _), .. }));
+        assert_eq!(is_root, is_held, "{bits:#x} {last:x?}");
+    }
+}
+
+#[test]
+fn the_end_of_a_stack_holds_nothing() {
+    // A pair of words in a session: where a stack begins and ends.
+    for (low, is_held) in [(PAGES - 8192, false), (PAGES - 8192 + 8, true), (0, true)] {
+        let mut memory = program();
+        memory
+            .write_u64(SESSIONS + 64 + 8, 0)
+            .write_u64(SESSIONS + 128, low)
+            .write_u64(SESSIONS + 136, PAGES);
+        let look = look(&memory, &WANTED[..1]);
+        let holders = look.held[0].as_ref().map(|page| page.holders.len());
+        assert_eq!(holders, Some(is_held.into()), "{low:#x}");
+    }
+}
+
+#[test]
+fn buckets_beside_the_array_belong_to_the_map() {
+    // Two buckets of 208 bytes, and two more in a row behind the second.
+    const BUCKETS: u64 = TABLES;
+    const MORE: u64 = DIRECTORIES;
+    let mut all = spans();
+    (all[1], all[2]) = (of_class(1, 416, 23), of_class(2, 208, 15));
+    let reader =
+        ReferenceReader { layout: Layout::measured("go1.21.13").expect("it"), ..reader_of("go1.26.6") };
+    for (last_word, is_entry) in [(200, true), (160, false)] {
+        let mut memory = program_of(&all);
+        memory.write(HEADERS + 48, &[0; 48]).write(TABLES, &[0; 8192]).write(DIRECTORIES, &[0; 8192]);
+        memory.write_u64(HEADERS + 48, 17).write_u64(HEADERS + 56, 1 << 8).write_u64(HEADERS + 64, BUCKETS);
+        memory.write_u64(BUCKETS + 208 + 200, MORE).write_u64(MORE + last_word, MORE + 208);
+        memory.write_u64(GROUPS + 288 + 136 + 16, 0).write_u64(MORE + 208 + 136, SESSIONS + 64);
+        let look = reader.look(&memory, &WANTED[1..2]).expect("readable");
+        let holders = look.held[0].as_ref().map(|held| held.holders.clone()).unwrap_or_default();
+        let containers: Vec<_> = holders.iter().map(|holder| holder.container).collect();
+        let map = [Some(Container::Map(0)), None];
+        assert_eq!(containers == map, is_entry, "{holders:x?}");
+    }
+}
+
 proptest! {
     #[test]
     fn hostile_memory_is_looked_at_in_bounds(
-        damage in prop::collection::vec((0..6_usize, 0..1024_u64, any::<u64>()), 0..60),
+        damage in prop::collection::vec((0..7_usize, 0..1024_u64, any::<u64>()), 0..60),
         pointers in prop::collection::vec((0..6_usize, 0..1024_u64, 0..6_usize, 0..8192_u64), 0..60),
         go in prop::sample::select(vec!["go1.21.13", "go1.26.6"]),
     ) {
         let mut memory = program();
-        let places = [HEADERS, TABLES, DIRECTORIES, GROUPS, SESSIONS, RUNTIME];
+        let places = [HEADERS, TABLES, DIRECTORIES, GROUPS, SESSIONS, RUNTIME, MODULE];
         for (place, at, value) in damage {
             memory.write_u64(places[place] + 8 * at, value);
         }

@@ -68,6 +68,11 @@ const FOLLOWED: u64 = 8;
 const MAX_NODES: usize = 1 << 14;
 /// Bytes of those of one P (sync/pool.go `poolLocal`).
 const POOL_LOCAL: u64 = 128;
+/// Bytes of the smallest stack (runtime/stack.go `stackMin`).
+const MIN_STACK: u64 = 2048;
+/// Bytes of the largest bucket: eight keys and elements of at most 128 bytes, hashes and a pointer
+/// (runtime/map.go).
+const MAX_BUCKET: u64 = 8 + 8 * (128 + 128) + 8;
 /// No pointer is less (vm.mmap_min_addr is mostly more).
 const MIN_POINTER: u64 = 4096;
 
@@ -175,7 +180,7 @@ impl<'a> Walk<'a> {
             let targets: Vec<Slot> = of_scan.iter().map(|&node| graph.nodes[node].slot).collect();
             let most = if step == 0 { REFERENCES } else { FOLLOWED };
             let mut found = scan(memory, self.heap, self.regions, &targets, most);
-            found.hits.retain(|hit| !self.is_of_processor(hit));
+            found.hits.retain(|hit| !self.is_of_processor(hit) && !self.is_end_of_stack(memory, hit));
             scanned = scanned.max(found.bytes);
             frontier = Vec::new();
             for hit in &found.hits {
@@ -200,6 +205,14 @@ impl<'a> Walk<'a> {
     fn is_of_processor(&self, hit: &Hit) -> bool {
         let slot = self.heap.slot_at(hit.at);
         hit.root.is_none() && slot.is_some_and(|slot| self.processors.contains(&self.heap.start(slot)))
+    }
+
+    /// Whether the word is where a goroutine's stack ends (runtime/runtime2.go `stack`), which is
+    /// where the object that lies behind it begins.
+    fn is_end_of_stack(&self, memory: &impl ProcessMemory, hit: &Hit) -> bool {
+        let Ok(low) = memory.read_u64(hit.at.wrapping_sub(8)) else { return false };
+        let len = hit.value.saturating_sub(low);
+        hit.root.is_none() && len >= MIN_STACK && len.is_power_of_two() && self.heap.slot_at(low).is_none()
     }
 
     /// Where nodes are arrays of a container's entries, goes on with its header instead. Returns
@@ -285,6 +298,8 @@ impl<'a> Walk<'a> {
 
     fn told(&self, memory: &impl ProcessMemory, graph: &Graph, edges: &[Edge]) -> Vec<Holder> {
         let mut holders: Vec<Holder> = Vec::new();
+        // Of each where the word stands in it.
+        let mut offsets: Vec<u64> = Vec::new();
         // The array of a container's entries in which the way enters it.
         let mut entry = None;
         for edge in edges {
@@ -302,8 +317,15 @@ impl<'a> Walk<'a> {
                 (None, Some(node)) => graph.nodes[node].slot,
                 (None, None) => continue,
             };
-            if self.parts.contains_key(&slot.base) {
-                entry = entry.or(Some((slot, edge.at.saturating_sub(self.heap.start(slot)))));
+            let offset = edge.at.saturating_sub(self.heap.start(slot));
+            if let Some((_, container)) = self.parts.get(&slot.base) {
+                let mut below = offset;
+                while entry.is_none()
+                    && holders.pop_if(|last| self.overflows(*container, slot, below, last)).is_some()
+                {
+                    below = offsets.pop().unwrap_or_default();
+                }
+                entry = entry.or(Some((slot, offset)));
                 continue;
             }
             let map = self.maps.iter().position(|map| map.addr == slot.base).map(Container::Map);
@@ -311,8 +333,31 @@ impl<'a> Walk<'a> {
             let container = map.or_else(|| channel().map(Container::Channel));
             let type_addr = if container.is_some() { None } else { self.type_of(memory, slot) };
             holders.push(Holder { place: Place::Object(slot), type_addr, container, entry: entry.take() });
+            offsets.push(offset);
         }
         holders
+    }
+
+    /// Whether a holder is a bucket beside a map's array of buckets, for entries that one of them had
+    /// no room for: the last word of which leads to it (runtime/map.go `bmap`, up to Go 1.23). `offset`
+    /// is where the word stands in the array, or in the bucket.
+    fn overflows(&self, container: Container, array: Slot, offset: u64, holder: &Holder) -> bool {
+        let Container::Map(map) = container else { return false };
+        let (Some(map), Place::Object(bucket)) = (self.maps.get(map), holder.place) else { return false };
+        let size = |size: u64| slot_size(size, true, self.layout.malloc_headers);
+        // That from which a map grows has half as many.
+        let is_half = map.tables.first().is_some_and(|largest| largest.size > array.size);
+        let count = map.capacity / containers::GROUP / if is_half { 2 } else { 1 };
+        // Large arrays have spare ones (`makeBucketArray`).
+        let count = if count < 16 { count } else { count + count / 16 };
+        let is_bucket = |bytes: u64| {
+            size(bytes) == bucket.size
+                && size(bytes.saturating_mul(count)) == array.size
+                && offset % bytes == bytes - 8
+        };
+        let smallest = bucket.size.min(MAX_BUCKET) / 16 * 8;
+        holder.container.is_none()
+            && (smallest..=bucket.size.min(MAX_BUCKET)).step_by(8).skip(1).any(is_bucket)
     }
 
     /// The `*_type` of the tables of maps, where the runtime keeps it there, by the map's address.
