@@ -2,6 +2,7 @@
 
 use hashbrown::HashMap;
 
+use super::trend::{Point, fall};
 use super::{Case, Suspect};
 use crate::base::units::format_count;
 use crate::event::{self, HolderKind, SiteId, StackId, Way};
@@ -170,10 +171,33 @@ pub(super) fn filling<T>(case: &Case<'_>, track: &Track<T>, what: &str) -> Optio
     })
 }
 
-/// Whether a container has got fuller over all looks; `None`: it was seen only once.
+/// Whether a container has got ever fuller over all looks; `None`: it was seen only once.
+///
+/// What has fallen by an eighth of its range is emptied, too, as the load says.
 pub(super) fn has_grown<T>(track: &Track<T>) -> Option<bool> {
-    match track.points.as_slice() {
+    let points: Vec<Point> = track.points.iter().map(|(ns, count, _)| (*ns as f64, *count as f64)).collect();
+    match points.as_slice() {
         [] | [_] => None,
-        [first, .., last] => Some(last.1 > first.1),
+        [first, .., last] => Some(8.0 * fall(&points) < last.1 - first.1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_emptied_now_and_then_does_not_get_ever_fuller() {
+        let track = |counts: &[u64]| Track {
+            latest: (),
+            seen: 0,
+            points: counts.iter().zip(1..).map(|(count, ns)| (ns, *count, 8192)).collect(),
+        };
+        assert_eq!(has_grown(&track(&[5])), None);
+        assert_eq!(has_grown(&track(&[500, 900, 880, 1400])), Some(true));
+        // As two hunts saw the sessions of a service whose load goes up and down.
+        assert_eq!(has_grown(&track(&[1004, 996, 2620, 2126, 3248])), Some(false));
+        assert_eq!(has_grown(&track(&[596, 1616, 1348, 412, 1632, 3248])), Some(false));
+        assert_eq!(has_grown(&track(&[7, 7])), Some(false));
     }
 }

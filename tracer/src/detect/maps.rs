@@ -48,8 +48,9 @@ pub(super) fn steady(case: &Case<'_>) -> Vec<usize> {
     let is_steady = |addr: &u64| {
         let Some(track) = case.state.holding.maps.get(addr) else { return false };
         let (Some(first), Some(last)) = (track.points.first(), track.points.last()) else { return false };
+        let is_steady = last.1 <= first.1 + first.1 / 20 || held::has_grown(track) == Some(false);
         // One that was emptied may be one of many.
-        track.points.len() >= LEAST_LOOKS && last.1 <= first.1 + first.1 / 20 && last.1 >= last.2 / 4
+        track.points.len() >= LEAST_LOOKS && is_steady && last.1 >= last.2 / 4
     };
     held.containers(HolderKind::Map)
         .into_iter()

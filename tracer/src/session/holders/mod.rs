@@ -20,7 +20,7 @@ use crate::target::Identity;
 use told::Teller;
 
 /// From the beginning of one look to that of the next, at least.
-const PAUSE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_secs(5);
 /// The first looks come sooner: a leak may be plain by then.
 const FIRST_PAUSE: Duration = Duration::from_secs(3);
 const FIRST_LOOKS: u32 = 4;
