@@ -81,10 +81,9 @@ pub struct ProcessArgs {
     pub name: Option<String>,
 }
 
+/// What is seen of a process, and what that may cost.
 #[derive(Debug, Args)]
-pub struct Record {
-    #[command(flatten)]
-    pub target: TargetArgs,
+pub struct LaneArgs {
     /// Which allocations
     #[arg(long, value_enum, default_value_t = Mode::Auto)]
     pub mode: Mode,
@@ -92,6 +91,34 @@ pub struct Record {
     /// in so many bytes (512KiB) until the recording ends, also where its profiler is off
     #[arg(long, value_name = "SIZE", value_parser = parse_rate)]
     pub set_memprofile_rate: Option<u64>,
+    /// Follow what C code allocates with malloc and the like, too, and say which calls it was for
+    #[arg(long)]
+    pub cgo: bool,
+    /// Memory for following objects until they die; beyond it they are sampled; 0: do not follow them
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_memory)]
+    pub max_memory: u64,
+    /// Take the probes off allocations and marks when they take more of the target's CPU time than this
+    /// (5%); the recording goes on without them [default: 5% with --mode runtime, five times the
+    /// budget but no less with --mode burst, else no limit]
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
+    pub max_overhead: Option<f64>,
+    /// Most that the probes may take of the target's CPU time on average, with --mode burst
+    #[arg(long, value_name = "PERCENT", default_value = "1%", value_parser = parse_percent)]
+    pub budget: f64,
+    /// Take the target to be built by this Go version when it does not say (1.26, go1.26.6)
+    #[arg(long, value_name = "VERSION")]
+    pub assume_go: Option<String>,
+    /// Show the eBPF program's own diagnostics
+    #[arg(long)]
+    pub bpf_log: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Record {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    #[command(flatten)]
+    pub lane: LaneArgs,
     /// Stop after this long (30s, 5m); default: on Ctrl-C or when the target ends
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
@@ -111,20 +138,6 @@ pub struct Record {
     /// allocations alone do not show
     #[arg(long)]
     pub evidence: bool,
-    /// Follow what C code allocates with malloc and the like, too, and say which calls it was for
-    #[arg(long)]
-    pub cgo: bool,
-    /// Memory for following objects until they die; beyond it they are sampled; 0: do not follow them
-    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_memory)]
-    pub max_memory: u64,
-    /// Take the probes off allocations and marks when they take more of the target's CPU time than this
-    /// (5%); the recording goes on without them [default: 5% with --mode runtime, five times the
-    /// budget but no less with --mode burst, else no limit]
-    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
-    pub max_overhead: Option<f64>,
-    /// Most that the probes may take of the target's CPU time on average, with --mode burst
-    #[arg(long, value_name = "PERCENT", default_value = "1%", value_parser = parse_percent)]
-    pub budget: f64,
     /// Tell each call of this function (main.handle, or http.(*conn).serve), or each time this line
     /// of it is come to; may be given more than once
     #[arg(long, value_name = "FUNC[:LINE]")]
@@ -142,12 +155,6 @@ pub struct Record {
     /// recording ends when nobody reads them any more
     #[arg(long, conflicts_with = "json")]
     pub stream: bool,
-    /// Take the target to be built by this Go version when it does not say (1.26, go1.26.6)
-    #[arg(long, value_name = "VERSION")]
-    pub assume_go: Option<String>,
-    /// Show the eBPF program's own diagnostics
-    #[arg(long)]
-    pub bpf_log: bool,
     /// The command for --exec
     #[arg(last = true, value_name = "CMD")]
     pub cmd: Vec<String>,
@@ -554,10 +561,10 @@ mod tests {
         let cli = Cli::try_parse_from(["heaptap", "record", "--pid", "1"]).expect("valid");
         let Command::Record(record) = cli.command else { panic!("not record") };
         assert_eq!(
-            (record.buffer, record.depth, record.max_memory),
+            (record.buffer, record.depth, record.lane.max_memory),
             (Options::RING_BYTES, Options::MAX_DEPTH, Options::MAX_MEMORY)
         );
-        assert!((record.budget - Options::BUDGET).abs() < f64::EPSILON, "{}", record.budget);
+        assert!((record.lane.budget - Options::BUDGET).abs() < f64::EPSILON, "{}", record.lane.budget);
     }
 
     #[test]

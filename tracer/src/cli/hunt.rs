@@ -58,24 +58,24 @@ fn write(report: &Report, format: HuntFormat, out: &mut impl Write) -> Result<()
 }
 
 fn record(args: &Hunt) -> Result<State> {
-    check_mode(args.mode, args.exec, args.set_memprofile_rate)?;
+    check_mode(args.lane.mode, args.exec, args.lane.set_memprofile_rate)?;
     let target = TargetArgs { pid: args.pid, name: args.name.clone(), exec: args.exec };
     // What a program prints that is started here must not get among the findings.
-    let (target, spawned) = open(&target, &args.cmd, stderr_for_target()?, args.assume_go.as_deref())?;
-    let (mode, chosen) = choose(args.mode, &target, args.exec);
+    let (target, spawned) = open(&target, &args.cmd, stderr_for_target()?, args.lane.assume_go.as_deref())?;
+    let (mode, chosen) = choose(args.lane.mode, &target, args.exec);
     let options = Options {
         mode,
         chosen,
-        set_rate: args.set_memprofile_rate,
+        set_rate: args.lane.set_memprofile_rate,
         duration: Some(args.duration),
         ring_bytes: Options::RING_BYTES,
         max_depth: Options::MAX_DEPTH,
         counts_only: false,
-        max_memory: args.max_memory,
-        max_overhead: args.max_overhead,
-        budget: args.budget,
-        bpf_log: args.bpf_log,
-        cgo: args.cgo,
+        max_memory: args.lane.max_memory,
+        max_overhead: args.lane.max_overhead,
+        budget: args.lane.budget,
+        bpf_log: args.lane.bpf_log,
+        cgo: args.lane.cgo,
         marks: Vec::new(),
         evidence: true,
     };

@@ -21,33 +21,33 @@ use crate::session::{self, Observer, Options, Recording};
 use crate::target::{Identity, Spawned};
 
 pub(super) fn run(args: &Record) -> Result<u8> {
-    check_mode(args.mode, args.target.exec, args.set_memprofile_rate)?;
-    if args.counts_only && !matches!(args.mode, Mode::Auto | Mode::Exact) {
+    check_mode(args.lane.mode, args.target.exec, args.lane.set_memprofile_rate)?;
+    if args.counts_only && !matches!(args.lane.mode, Mode::Auto | Mode::Exact) {
         return Err(Error::usage("--counts-only is for recording every allocation")
             .hint("give --mode exact with it, or none"));
     }
     let (target, spawned) =
-        open(&args.target, &args.cmd, stdout_of_target(args)?, args.assume_go.as_deref())?;
+        open(&args.target, &args.cmd, stdout_of_target(args)?, args.lane.assume_go.as_deref())?;
     let default = || PathBuf::from(format!("heaptap-{}.heaptap", target.target.pid));
     let path = args.output.clone().unwrap_or_else(default);
     let writer = Writer::create(&path)?;
-    let (mode, chosen) = match args.mode {
+    let (mode, chosen) = match args.lane.mode {
         Mode::Auto if args.counts_only => (session::Mode::Exact, None),
         mode => choose(mode, &target, args.target.exec),
     };
     let options = Options {
         mode,
         chosen,
-        set_rate: args.set_memprofile_rate,
+        set_rate: args.lane.set_memprofile_rate,
         duration: args.duration,
         ring_bytes: args.buffer,
         max_depth: args.depth,
         counts_only: args.counts_only,
-        cgo: args.cgo,
-        max_memory: args.max_memory,
-        max_overhead: args.max_overhead,
-        budget: args.budget,
-        bpf_log: args.bpf_log,
+        cgo: args.lane.cgo,
+        max_memory: args.lane.max_memory,
+        max_overhead: args.lane.max_overhead,
+        budget: args.lane.budget,
+        bpf_log: args.lane.bpf_log,
         evidence: args.evidence,
         marks: Mark::all(&args.mark, &args.mark_region),
     };
