@@ -7,6 +7,8 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::Deserialize;
 use tests::{NEWEST, PATIENCE, Process, Report, Variant, build, copy_program, heaptap, run_heaptap};
+use tracer::capture::Reader;
+use tracer::event::Event;
 use xtask::process::Ended;
 
 /// `session.json`, as far as the tests look at it.
@@ -92,6 +94,16 @@ impl Scratch {
     fn results(&self) -> Result<Results> {
         let json = fs::read(self.output().join("session.json")).context("session.json")?;
         serde_json::from_slice(&json).context("session.json")
+    }
+
+    /// How many censuses of the process are in a capture.
+    fn censuses(&self, capture: &str) -> Result<usize> {
+        let mut reader = Reader::new(fs::File::open(self.output().join(capture))?, capture)?;
+        let mut censuses = 0;
+        while let Some(event) = reader.next_event()? {
+            censuses += usize::from(matches!(event, Event::Census(_)));
+        }
+        Ok(censuses)
     }
 
     /// Each capture can be reported, and says what process it is of.
@@ -240,7 +252,8 @@ mod privileged {
             ensure!(snapshot["memstats"]["HeapInuse"].as_u64() > Some(0), "{snapshot}");
         }
         let table = fs::read_to_string(scratch.output().join("capture-1.txt"))?;
-        ensure!(results.captures[0].reports.len() == 4 && table.contains("SITE"), "{table}");
+        ensure!(results.captures[0].reports.len() == 5 && table.contains("SITE"), "{table}");
+        ensure!(scratch.censuses("capture-1.heaptap")? > 1, "no evidence");
         scratch.check_captures()
     }
 

@@ -64,6 +64,8 @@ pub(super) struct Capture {
     pub max_memory: Option<u64>,
     #[serde(deserialize_with = "bytes")]
     pub buffer: Option<u64>,
+    pub evidence: bool,
+    pub cgo: bool,
     pub marks: Vec<String>,
     pub mark_regions: Vec<String>,
 }

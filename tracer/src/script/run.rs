@@ -247,11 +247,11 @@ fn options(capture: &Capture, mode: Mode, chosen: Option<String>) -> Options {
         max_depth: Options::MAX_DEPTH,
         bpf_log: false,
         counts_only: false,
-        cgo: false,
+        cgo: capture.cgo,
         max_memory: capture.max_memory.unwrap_or(Options::MAX_MEMORY),
         max_overhead: capture.max_overhead,
         budget: capture.budget.unwrap_or(Options::BUDGET),
-        evidence: false,
+        evidence: capture.evidence,
         marks: Mark::all(&capture.marks, &capture.mark_regions),
     }
 }
