@@ -30,10 +30,13 @@ pub(super) fn settle(case: &Case<'_>, said: Vec<Finding>) -> Vec<Finding> {
 /// know why its site grows, of what the function of the other allocates beside it.
 fn is_same(case: &Case<'_>, known: &Finding, other: &Finding) -> bool {
     const STRAINS: [LeakKind; 3] = [LeakKind::LargeObject, LeakKind::GcPressure, LeakKind::WarmUp];
-    if [known, other].iter().any(|finding| STRAINS.contains(&finding.kind)) {
-        return false;
+    let is_strain = |finding: &Finding| STRAINS.contains(&finding.kind);
+    let has_site = known.sites.iter().any(|site| other.sites.contains(site));
+    if is_strain(known) || is_strain(other) {
+        // That what leaks is large is no news.
+        return has_site && !is_strain(known) && other.kind == LeakKind::LargeObject;
     }
-    if known.sites.iter().any(|site| other.sites.contains(site)) {
+    if has_site {
         return true;
     }
     if other.kind != LeakKind::Growth || known.growth_bytes_per_s <= 0.0 {

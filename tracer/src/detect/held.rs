@@ -69,13 +69,6 @@ impl<'a> Held<'a> {
         self.case.held.tracks.get(&site).map_or(&[], Vec::as_slice)
     }
 
-    /// The sites of which anything was found.
-    pub(super) fn sites(&self) -> Vec<usize> {
-        let mut sites: Vec<usize> = self.case.held.tracks.keys().copied().collect();
-        sites.sort_unstable();
-        sites
-    }
-
     /// The ways up from a site's objects.
     pub(super) fn ways(&self, site: usize) -> impl Iterator<Item = &'a Way> {
         self.of_site(site).iter().flat_map(|held| &held.ways)
@@ -91,7 +84,12 @@ impl<'a> Held<'a> {
 
     /// The site that allocated a holder.
     pub(super) fn site_of(&self, holder: &event::Holder) -> Option<&'a Site> {
-        self.case.report.sites.get(*self.case.held.sites.get(&holder.call?)?)
+        self.site_of_call(holder.call?)
+    }
+
+    /// The site of a call that has objects alive.
+    pub(super) fn site_of_call(&self, call: (SiteId, StackId)) -> Option<&'a Site> {
+        self.case.report.sites.get(*self.case.held.sites.get(&call)?)
     }
 
     /// The type of a holder, as far as it is known.

@@ -87,7 +87,8 @@ fn finding(case: &Case<'_>, rise: &Rise) -> Finding {
 }
 
 /// The site that says most of who did not close them: of the function of the program by whose
-/// requests most is kept, else what the library has made for them.
+/// requests most is kept, as far as that is seen to grow, else that has most alive; else what the
+/// library has made for them.
 fn main_site<'a>(
     case: &Case<'a>,
     suspects: &[&Suspect],
@@ -99,7 +100,12 @@ fn main_site<'a>(
         *callers.entry(census::innermost(&case.site(suspect).frames)).or_default() +=
             suspect.trend.bytes_per_s;
     }
-    let (caller, _) =
-        callers.iter().max_by(|a, b| a.0.is_some().cmp(&b.0.is_some()).then(a.1.total_cmp(b.1)))?;
-    clients().map(|suspect| case.site(suspect)).find(|site| census::innermost(&site.frames) == *caller)
+    let most = callers.iter().max_by(|a, b| a.0.is_some().cmp(&b.0.is_some()).then(a.1.total_cmp(b.1)));
+    let growing = most.and_then(|(caller, _)| {
+        clients().map(|suspect| case.site(suspect)).find(|site| census::innermost(&site.frames) == *caller)
+    });
+    let of_program = |site: &&Site| is_client(&site.frames) && census::innermost(&site.frames).is_some();
+    let live = |site: &&Site| site.live_bytes.unwrap_or(0);
+    let alive = || case.report.sites.iter().filter(of_program).max_by_key(live).filter(|site| live(site) > 0);
+    growing.filter(of_program).or_else(alive).or(growing)
 }

@@ -27,7 +27,7 @@ const DISPROOF: &str = "The maps are soon as full again as they were: then the r
 pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
     let held = Held::of(case);
     let growing = case.suspects.iter().filter_map(|suspect| growing(case, &held, suspect));
-    growing.chain(case.state.holding.maps.values().filter_map(|track| standing(case, track))).collect()
+    growing.chain(case.state.holding.maps.values().filter_map(|track| standing(case, &held, track))).collect()
 }
 
 fn growing(case: &Case<'_>, held: &Held<'_>, suspect: &Suspect) -> Option<Finding> {
@@ -57,7 +57,7 @@ fn growing(case: &Case<'_>, held: &Held<'_>, suspect: &Suspect) -> Option<Findin
 }
 
 /// A large map that has not been filled again in all the time.
-fn standing(case: &Case<'_>, track: &Track<MapHeader>) -> Option<Finding> {
+fn standing(case: &Case<'_>, held: &Held<'_>, track: &Track<MapHeader>) -> Option<Finding> {
     let map = &track.latest;
     let fullest = track.points.iter().map(|point| point.1).max()?;
     let least_room = track.points.iter().map(|point| point.2).min()?;
@@ -68,11 +68,7 @@ fn standing(case: &Case<'_>, track: &Track<MapHeader>) -> Option<Finding> {
     if !is_residue {
         return None;
     }
-    let site = map.call.and_then(|call| {
-        let is_call = |sums: &crate::model::CallSums| (sums.call.site, sums.call.stack) == call;
-        let index = case.state.calls.iter().find(is_call)?.index;
-        case.report.sites.iter().find(|site| site.calls.contains(&index))
-    });
+    let site = map.call.and_then(|call| held.site_of_call(call));
     let wasted = format_bytes(map.bytes);
     Some(Finding {
         kind: LeakKind::MapResidue,

@@ -13,6 +13,7 @@ mod claim;
 mod claims;
 mod context;
 mod context_value;
+mod drift;
 mod finalizer;
 mod fragmentation;
 mod gc_pressure;
