@@ -17,8 +17,11 @@ fn what_to_hunt_has_to_be_said() -> Result<()> {
 }
 
 mod privileged {
-    use tests::{NEWEST, PATIENCE, Process, Variant, heaptap, start_target};
-    use xtask::zoo;
+    use std::process::Command;
+
+    use anyhow::bail;
+    use tests::{NEWEST, PATIENCE, Process, Variant, build, go_lines, heaptap, start_target};
+    use xtask::zoo::{self, Severity};
 
     use super::*;
 
@@ -45,6 +48,23 @@ mod privileged {
         ensure!(found.findings.iter().any(|f| f.kind == "map-growth"), "{:?}", found.findings);
         let reported = run_heaptap(&["report", path, "--json"])?;
         ensure!(reported.status.success() && reported.stdout == hunted.stdout, "report: {}", reported.status);
+        Ok(())
+    }
+
+    #[test]
+    fn a_map_that_was_emptied_is_told_and_is_no_leak() -> Result<()> {
+        let oldest = go_lines()?.into_iter().min().context("a Go line")?;
+        let programs = vec![(oldest, Variant::Stripped), (NEWEST, Variant::Plain)];
+        let found = zoo::in_parallel(programs, 2, |(line, variant)| {
+            let mut program = Command::new(build("standing", line, variant)?);
+            zoo::hunt(&mut program, heaptap(), &["--mode", "exact", "--for", "25s"])
+        });
+        for found in found {
+            let found = found?;
+            let [residue] = found.findings.as_slice() else { bail!("{:#?}", found.findings) };
+            ensure!(residue.kind == "map-residue" && residue.severity == Severity::Warning, "{residue:?}");
+            ensure!(!found.leaks(), "{:?}", found.verdict);
+        }
         Ok(())
     }
 }

@@ -22,7 +22,7 @@ mod privileged {
 
     /// What is wrong about a hunt of a program.
     fn wrong(animal: &Animal, program: Program, executable: &Path) -> Result<Option<String>> {
-        let name = format!("{} {}", animal.kind, program.name());
+        let name = format!("{} {}", animal.name(), program.name());
         let mut args = vec!["--mode", "exact", "--for"];
         args.extend(if program == Program::Leak { &["60s", "--until-sure"][..] } else { &["20s"] });
         let found = animal.hunt(executable, heaptap(), &args).context(name.clone())?;

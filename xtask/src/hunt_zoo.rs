@@ -23,7 +23,7 @@ pub(crate) struct Args {
     /// How the programs are built
     #[arg(long, value_delimiter = ',', default_value = "plain,stripped", value_parser = variant)]
     variant: Vec<Variant>,
-    /// Only these kinds
+    /// Only these kinds, or programs that are named otherwise
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     only: Vec<String>,
     /// The length of a hunt; that of a leak ends when it is sure
@@ -119,10 +119,10 @@ fn heaptap() -> Result<PathBuf> {
 
 fn chosen(only: &[String]) -> Result<Vec<Animal>> {
     let mut animals = zoo::animals()?;
-    if let Some(unknown) = only.iter().find(|kind| animals.iter().all(|animal| animal.kind != **kind)) {
+    if let Some(unknown) = only.iter().find(|kind| animals.iter().all(|animal| animal.name() != **kind)) {
         bail!("no kind {unknown:?} in the zoo");
     }
-    animals.retain(|animal| only.is_empty() || only.contains(&animal.kind));
+    animals.retain(|animal| only.is_empty() || only.iter().any(|name| name == animal.name()));
     Ok(animals)
 }
 
@@ -143,7 +143,7 @@ fn jobs<'a>(args: &Args, animals: &'a [Animal]) -> Result<Vec<Job<'a>>> {
 
 impl Job<'_> {
     fn name(&self) -> String {
-        format!("{} {}, Go {} {}", self.animal.kind, self.program.name(), self.line, self.variant)
+        format!("{} {}, Go {} {}", self.animal.name(), self.program.name(), self.line, self.variant)
     }
 }
 
@@ -161,11 +161,11 @@ fn matrix(animals: &[Animal], hunts: &[Hunted]) -> String {
             .to_owned();
     for animal in animals {
         let of = |program| {
-            hunts.iter().filter(move |h| h.job.animal.kind == animal.kind && h.job.program == program)
+            hunts.iter().filter(move |h| h.job.animal.name() == animal.name() && h.job.program == program)
         };
         text += &format!(
             "| `{}` | {} | {} | {} | {} |\n",
-            animal.kind,
+            animal.name(),
             tally(of(Program::Leak)),
             range(of(Program::Leak).map(|h| h.found.capture.duration_s), " s"),
             range(of(Program::Leak).filter_map(Hunted::growth_percent), "%"),

@@ -19,6 +19,7 @@ use crate::targets::{self, Variant};
 #[derive(Debug, Clone, Deserialize)]
 pub struct Animal {
     pub kind: String,
+    program: Option<String>,
     pub functions: Vec<String>,
     pub bytes_per_s: u64,
     #[serde(default = "yes")]
@@ -70,13 +71,18 @@ pub fn animals() -> Result<Vec<Animal>> {
 }
 
 impl Animal {
+    /// Of its folder, and its own.
+    pub fn name(&self) -> &str {
+        self.program.as_ref().unwrap_or(&self.kind)
+    }
+
     /// Builds one of its two programs.
     ///
     /// # Errors
     /// As [`targets::build`].
     pub fn build(&self, program: Program, line: GoLine, variant: Variant) -> Result<PathBuf> {
         let env: &[(&str, &str)] = if self.cgo { &[("CGO_ENABLED", "1")] } else { &[] };
-        build(&dir().join(&self.kind).join(format!("{}.go", program.name())), line, variant, env)
+        build(&dir().join(self.name()).join(format!("{}.go", program.name())), line, variant, env)
     }
 
     /// Starts a program and hunts it, by `heaptap hunt` with these arguments.
@@ -283,7 +289,14 @@ mod tests {
 
     fn animal() -> Animal {
         let functions = vec!["main.fill".to_owned()];
-        Animal { kind: "map-growth".to_owned(), functions, bytes_per_s: 1, leak: true, cgo: false }
+        Animal {
+            kind: "map-growth".to_owned(),
+            program: None,
+            functions,
+            bytes_per_s: 1,
+            leak: true,
+            cgo: false,
+        }
     }
 
     fn finding(kind: &str, function: &str) -> Finding {
