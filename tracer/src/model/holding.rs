@@ -23,7 +23,8 @@ pub struct HeldTrack {
     pub latest: Held,
     /// When (CLOCK_MONOTONIC nanoseconds), and how large they were on average, in bytes.
     pub sizes: Vec<(u64, u64)>,
-    /// Of all looks: objects from which a way up was found, and those in a `sync.Pool`.
+    /// Of all looks: objects that a global variable holds, and those of them in a `sync.Pool`. Others
+    /// are in use by a goroutine.
     pub objects: u64,
     pub pooled: u64,
 }
@@ -65,10 +66,12 @@ impl Holding {
 
 impl HeldTrack {
     fn add(&mut self, held: &Held, time_ns: u64) {
+        let is_kept = |way: &&Way| way.holders.last().is_some_and(|last| last.kind == HolderKind::Global);
         let is_pooled = |way: &&Way| way.holders.iter().any(|holder| holder.kind == HolderKind::Pool);
+        let kept = || held.ways.iter().filter(is_kept);
         let count = |sum: u64, way: &Way| sum.saturating_add(way.objects);
-        self.objects = held.ways.iter().fold(self.objects, count);
-        self.pooled = held.ways.iter().filter(is_pooled).fold(self.pooled, count);
+        self.objects = kept().fold(self.objects, count);
+        self.pooled = kept().filter(is_pooled).fold(self.pooled, count);
         if let Some(size) = held.bytes.checked_div(held.objects) {
             self.sizes.push((time_ns, size));
             thin_out(&mut self.sizes);
@@ -124,9 +127,16 @@ mod tests {
         for look in 1..=1000 {
             let map = MapHeader { addr: 8, count: look, capacity: 1024, ..MapHeader::default() };
             let passing = MapHeader { addr: 16 * look, ..MapHeader::default() };
-            let pooled = vec![Holder { kind: HolderKind::Pool, ..Holder::default() }];
-            let ways = vec![Way { objects: 1, holders: pooled }, Way { objects: 2, holders: Vec::new() }];
-            let held = Held { objects: 3, bytes: 30 * look, ways, ..Held::default() };
+            let [pool, global, stack] = [HolderKind::Pool, HolderKind::Global, HolderKind::Stack]
+                .map(|kind| Holder { kind, ..Holder::default() });
+            let way = |objects, holders| Way { objects, holders };
+            let ways = vec![
+                way(1, vec![pool, global.clone()]),
+                way(2, vec![global]),
+                way(7, vec![stack]),
+                way(9, vec![]),
+            ];
+            let held = Held { objects: 19, bytes: 190 * look, ways, ..Held::default() };
             let (maps, held) = (vec![map, passing], vec![held]);
             holding.add(&Holders { time_ns: look, maps, held, ..Holders::default() });
         }

@@ -24,6 +24,9 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// The first looks come sooner: a leak may be plain by then.
 const FIRST_PAUSE: Duration = Duration::from_secs(3);
 const FIRST_LOOKS: u32 = 4;
+/// A look begins so much later at most, at random: cycles are judged where a program has just
+/// allocated, and what it does then has its objects in use, and not in a pool.
+const LATE: Duration = Duration::from_millis(50);
 /// What a look takes, times this, passes before the next.
 const REST: u32 = 50;
 /// Calls whose objects are looked for: those that have grown most, and some of those that have most
@@ -103,6 +106,7 @@ impl<'a> HolderScan<'a> {
         let (wanted, calls) = wanted(state);
         let (reader, memory) = (self.reader.clone(), self.memory);
         let look = tokio::task::spawn_blocking(move || {
+            std::thread::sleep(LATE.mul_f64(fastrand::f64()));
             let cpu_ns = thread_cpu_ns();
             let look = reader.look(&memory, &wanted)?;
             Ok((look, thread_cpu_ns().saturating_sub(cpu_ns)))
