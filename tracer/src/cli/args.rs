@@ -91,7 +91,8 @@ pub struct LaneArgs {
     /// in so many bytes (512KiB) until the recording ends, also where its profiler is off
     #[arg(long, value_name = "SIZE", value_parser = parse_rate)]
     pub set_memprofile_rate: Option<u64>,
-    /// Follow what C code allocates with malloc and the like, too, and say which calls it was for
+    /// Follow what C code allocates with malloc and the like, too, and say which calls it was for:
+    /// all of it, in each mode
     #[arg(long)]
     pub cgo: bool,
     /// Memory for following objects until they die; beyond it they are sampled; 0: do not follow them
@@ -99,10 +100,11 @@ pub struct LaneArgs {
     pub max_memory: u64,
     /// Take the probes off allocations and marks when they take more of the target's CPU time than this
     /// (5%); the recording goes on without them [default: 5% with --mode runtime, five times the
-    /// budget but no less with --mode burst, else no limit]
+    /// budget but no less with --mode burst, else and with --cgo no limit]
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
     pub max_overhead: Option<f64>,
-    /// Most that the probes may take of the target's CPU time on average, with --mode burst
+    /// Most that the probes may take of the target's CPU time on average, with --mode burst; those of
+    /// --cgo are not among them
     #[arg(long, value_name = "PERCENT", default_value = "1%", value_parser = parse_percent)]
     pub budget: f64,
     /// Take the target to be built by this Go version when it does not say (1.26, go1.26.6)

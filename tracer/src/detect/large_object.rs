@@ -19,14 +19,20 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
         return Vec::new();
     }
     let is_often = |site: &&Site| {
+        let sure = 1.0 - error(site);
         site.alloc_bytes / site.alloc_objects.max(1) > LARGEST_CLASS
-            && site.alloc_objects as f64 / seconds >= LEAST_PER_SECOND
-            && site.alloc_bytes as f64 >= LEAST_SHARE * case.report.totals.alloc_bytes as f64
+            && sure * site.alloc_objects as f64 / seconds >= LEAST_PER_SECOND
+            && sure * site.alloc_bytes as f64 >= LEAST_SHARE * case.report.totals.alloc_bytes as f64
     };
     // What grows has worse to be said of it.
     let grows = |site: &Site| case.suspects.iter().any(|suspect| case.site(suspect).id == site.id);
     let sites = case.report.sites.iter().filter(is_often).filter(|site| !grows(site));
     sites.map(|site| finding(case, site, seconds)).collect()
+}
+
+/// By what part of an estimate it may be off.
+fn error(site: &Site) -> f64 {
+    site.error_bytes.map_or(0.0, |error| error.alloc as f64 / site.alloc_bytes.max(1) as f64)
 }
 
 fn finding(case: &Case<'_>, site: &Site, seconds: f64) -> Finding {
@@ -35,11 +41,10 @@ fn finding(case: &Case<'_>, site: &Site, seconds: f64) -> Finding {
     let size = format_bytes(site.alloc_bytes / site.alloc_objects.max(1));
     let rate = format_bytes((site.alloc_bytes as f64 / seconds) as u64);
     let share = 100.0 * site.alloc_bytes as f64 / case.report.totals.alloc_bytes.max(1) as f64;
-    let error = site.error_bytes.map_or(0.0, |error| error.alloc as f64 / site.alloc_bytes.max(1) as f64);
     Finding {
         kind: LeakKind::LargeObject,
         severity: Severity::Warning,
-        confidence: (0.95 - error).max(0.0),
+        confidence: (0.95 - error(site)).max(0.0),
         site: Some(site.id.clone()),
         sites: vec![site.id.clone()],
         frames: site.frames.clone(),

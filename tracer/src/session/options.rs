@@ -53,6 +53,8 @@ impl Options {
             // What a single window costs is a matter of the budget.
             Mode::Burst => (Some((BUDGETS * self.budget).clamp(LIMIT, 100.0)), OVER_WINDOWS),
         };
+        // All that C allocates is seen, as it was asked for.
+        let usual = usual.filter(|_| !self.cgo);
         Some((self.max_overhead.or(usual)?, over))
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::MissedTickBehavior;
 use tracer_common::GcAddresses;
 
 use super::baseline::baseline;
-use super::burst::Bursts;
+use super::burst::{Bursts, Share};
 use super::c;
 use super::enrich::Enricher;
 use super::evidence::Evidence;
@@ -107,7 +107,7 @@ pub async fn record<W: Write>(
     recorder.follow(target, &layout, &source, options).await?;
     recorder.observer.ready()?;
     // Not before a program of ours runs: there is nothing to learn of it.
-    let mut bursts = recorder.start_bursts(&mut source, options.budget)?;
+    let mut bursts = recorder.start_bursts(&mut source, options)?;
     let (mut holders, note) = HolderScan::start(options.evidence, target, &layout, memory);
     recorder.take(note)?;
 
@@ -323,10 +323,11 @@ impl<'a, W: Write> Recorder<'a, W> {
     }
 
     /// Begins to open windows on allocations, if the source is made for that.
-    fn start_bursts(&self, source: &mut LiveSource, budget_percent: f64) -> Result<Option<Bursts>> {
+    fn start_bursts(&self, source: &mut LiveSource, options: &Options) -> Result<Option<Bursts>> {
         let Some(gate) = source.gate() else { return Ok(None) };
         let counters = self.counters.as_ref().map(|counters| counters.reader.clone());
-        Bursts::start(gate, counters, *self.memory, self.meter, budget_percent).map(Some)
+        let budget = Share { percent: options.budget, pays_others: !options.cgo };
+        Bursts::start(gate, counters, *self.memory, self.meter, budget).map(Some)
     }
 
     /// Sees to it that no window is open, and that all that were are told.

@@ -27,6 +27,8 @@ pub(super) struct Segment {
 pub(super) struct Budget {
     share: f64,
     trap_ns: f64,
+    /// Whether traps outside of windows are paid out of it.
+    pays_others: bool,
     /// Where it all began, and as of the end of the latest window.
     begin: Look,
     looked: Look,
@@ -90,11 +92,13 @@ const FADING: f64 = 0.93;
 const NEW: f64 = 0.3;
 
 impl Budget {
-    pub(super) fn new(percent: f64, trap_ns: u64, now_ns: u64, cost: Cost) -> Budget {
+    /// `pays_others`: whether what other probes spend is taken from it.
+    pub(super) fn new(percent: f64, pays_others: bool, trap_ns: u64, now_ns: u64, cost: Cost) -> Budget {
         let begin = Look { time_ns: now_ns, cost };
         Budget {
             share: percent / 100.0,
             trap_ns: trap_ns.max(1) as f64,
+            pays_others,
             begin,
             looked: begin,
             forfeited: 0.0,
@@ -165,7 +169,12 @@ impl Budget {
     fn look(&mut self, now_ns: u64, cost: Cost) {
         let time = now_ns.saturating_sub(self.looked.time_ns).max(1) as f64;
         let cpus = cost.cpu_ns.saturating_sub(self.looked.cost.cpu_ns) as f64 / time;
-        let outside = cost.hits.saturating_sub(self.looked.cost.hits) as f64 * self.trap_ns / time;
+        let mut hits = cost.hits.saturating_sub(self.looked.cost.hits);
+        if !self.pays_others {
+            self.begin.cost.hits += hits;
+            hits = 0;
+        }
+        let outside = hits as f64 * self.trap_ns / time;
         let is_first = self.looked.time_ns == self.begin.time_ns;
         let mix = |known: f64, new: f64| if is_first { new } else { known + (new - known) * NEW };
         (self.cpus, self.outside) = (mix(self.cpus, cpus), mix(self.outside, outside));
@@ -207,6 +216,8 @@ mod tests {
         hits: f64,
         objects: u64,
         windows: u32,
+        /// Traps of other probes by the nanosecond, which the budget does not pay.
+        others: f64,
     }
 
     impl Target {
@@ -216,6 +227,7 @@ mod tests {
 
         fn pass(&mut self, until: f64) {
             self.cpu += (until - self.now).max(0.0) * self.cpus;
+            self.hits += (until - self.now).max(0.0) * self.others;
             self.now = self.now.max(until);
         }
 
@@ -237,7 +249,7 @@ mod tests {
         /// once a second was over.
         fn run(&mut self, percent: f64, seconds: f64) -> f64 {
             let mut random = fastrand::Rng::with_seed(7);
-            let mut budget = Budget::new(percent, TRAP_NS, 0, self.cost());
+            let mut budget = Budget::new(percent, self.others == 0.0, TRAP_NS, 0, self.cost());
             self.pass(50e6);
             let (mut begin, mut most) = (0, 0.0_f64);
             while self.now < seconds * 1e9 {
@@ -263,7 +275,7 @@ mod tests {
     }
 
     fn target(cpus: f64, rate: f64, around: u64) -> Target {
-        Target { cpus, rate, around, now: 0.0, cpu: 0.0, hits: 0.0, objects: 0, windows: 0 }
+        Target { cpus, rate, around, now: 0.0, cpu: 0.0, hits: 0.0, objects: 0, windows: 0, others: 0.0 }
     }
 
     #[test]
@@ -280,6 +292,14 @@ mod tests {
                 assert!(target.windows >= 10, "{rate} {percent}: {} windows", target.windows);
             }
         }
+    }
+
+    #[test]
+    fn what_others_spend_leaves_windows_their_own() {
+        let mut target = Target { others: 2e-5, ..target(1.0, 1e-4, 100) };
+        target.run(1.0, 60.0);
+        let spent = 100.0 * target.objects as f64 * TRAP_NS as f64 / target.cpu;
+        assert!((0.2..1.0).contains(&spent) && target.windows >= 10, "{spent} {}", target.windows);
     }
 
     #[test]

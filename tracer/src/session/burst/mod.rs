@@ -30,6 +30,15 @@ pub(super) struct Bursts {
     ended: oneshot::Receiver<Result<()>>,
 }
 
+/// What traps may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Share {
+    /// Of the target's processor time, on average.
+    pub(super) percent: f64,
+    /// Whether probes outside of windows are paid from it, too.
+    pub(super) pays_others: bool,
+}
+
 impl Bursts {
     /// Begins to open windows.
     ///
@@ -41,7 +50,7 @@ impl Bursts {
         counters: Option<CounterReader>,
         memory: LiveMemory,
         meter: Option<Meter>,
-        budget_percent: f64,
+        budget: Share,
     ) -> Result<Bursts> {
         let counters = counters.ok_or_else(|| {
             Error::failed("the runtime's counters cannot be found: windows would say nothing of the rest")
@@ -54,7 +63,7 @@ impl Bursts {
             // Every trap counts from when probes are in place until they are gone.
             hurry();
             let mut windows = Windows { gate, counters, memory, meter, stopped };
-            let result = match windows.run(budget_percent) {
+            let result = match windows.run(budget) {
                 // Whatever failed, it is because the target has ended.
                 Err(_) if windows.cost().is_err() => Ok(()),
                 result => result.map(|_| ()),
@@ -117,9 +126,9 @@ const BETWEEN_READINGS: Duration = Duration::from_millis(1);
 const LOOK: Range<Duration> = Duration::from_millis(1)..Duration::from_millis(20);
 
 impl Windows {
-    fn run(&mut self, budget_percent: f64) -> Result<Stopped> {
+    fn run(&mut self, Share { percent, pays_others }: Share) -> Result<Stopped> {
         let mut begin_ns = monotonic_ns();
-        let mut budget = Budget::new(budget_percent, self.meter.trap_ns(), begin_ns, self.cost()?);
+        let mut budget = Budget::new(percent, pays_others, self.meter.trap_ns(), begin_ns, self.cost()?);
         if let Some(stopped) = self.sleep_until(begin_ns + FIRST_LOOK.as_nanos() as u64) {
             return Ok(stopped);
         }
