@@ -58,6 +58,8 @@ impl Looked {
         if let Some(type_addr) = self.look.table_types.get(&map.addr) {
             let table = self.reader.map_table(&self.memory, *type_addr).context("not a table's type")?;
             ensure!(table.is_key(offset) == is_key, "{table:?} {offset}");
+        } else {
+            ensure!(map.is_key(offset) == is_key.then_some(true), "{map:?} {offset}");
         }
         Ok(())
     }

@@ -12,8 +12,8 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
     growing(case)
         .into_iter()
         .filter_map(|growing| {
-            let key = case.state.types.get(&growing.map.key)?;
-            if !growing.by_key || key.kind == "string" {
+            let key = case.state.types.get(&growing.map.key);
+            if !growing.by_key || key.is_some_and(|key| key.kind == "string") {
                 return None;
             }
             let words = Words {

@@ -26,6 +26,33 @@ pub struct Map {
     pub tables: Vec<Slot>,
     /// What stands between these and the header: tables and the directory.
     pub(super) inner: Vec<Slot>,
+    /// Bytes of a bucket, of a map up to Go 1.23 whose keys are pointers; `None`: not known.
+    pointer_bucket: Option<u64>,
+}
+
+impl Map {
+    /// Whether the word at this offset of an array of its entries is a key, as far as that can be
+    /// told without its type.
+    pub fn is_key(&self, offset: u64) -> Option<bool> {
+        let at = offset % self.pointer_bucket?;
+        Some((GROUP..GROUP + GROUP * 8).contains(&at))
+    }
+
+    /// Bytes that a bucket of an array of buckets may have: mostly one number.
+    pub(super) fn bucket_sizes(&self, array: Slot, layout: &Layout) -> impl Iterator<Item = u64> {
+        // That from which a map grows has half as many.
+        let is_half = self.tables.first().is_some_and(|largest| largest.size > array.size);
+        let count = self.capacity / GROUP / if is_half { 2 } else { 1 };
+        // Large arrays have spare ones (`makeBucketArray`).
+        let count = if count < 16 { count } else { count + count / 16 };
+        let most = (array.size / count.max(1)).min(MAX_BUCKET) / 8 * 8;
+        let malloc_headers = layout.malloc_headers;
+        // A size class or a page is not much more than what is asked for.
+        (most / 2..=most)
+            .rev()
+            .step_by(8)
+            .filter(move |bytes| slot_size(bytes.saturating_mul(count), true, malloc_headers) == array.size)
+    }
 }
 
 /// A channel with a buffer of elements that hold pointers.
@@ -42,8 +69,16 @@ pub struct Channel {
     pub buffer: Slot,
 }
 
+/// Bytes of the largest bucket: eight keys and elements of at most 128 bytes, hashes and a pointer
+/// (runtime/map.go).
+const MAX_BUCKET: u64 = 8 + 8 * (128 + 128) + 8;
+/// A hash in a bucket that is less says that there is no entry, or not any more (`minTopHash`).
+const MIN_HASH: u8 = 5;
+/// Entries whose keys are looked at, at least, and bytes of their array at most.
+const LEAST_KEYS: usize = 16;
+const KEY_BYTES: u64 = 64 << 10;
 /// Entries of a bucket, and of a group.
-pub(super) const GROUP: u64 = 8;
+const GROUP: u64 = 8;
 /// Entries of a table at most (internal/runtime/maps `maxTableCapacity`).
 const MAX_TABLE: u64 = 1024;
 /// Candidates kept while headers are looked for, and maps or channels told of at most.
@@ -87,7 +122,28 @@ fn map(memory: &impl ProcessMemory, heap: &Heap, layout: &Layout, addr: u64, byt
         Maps::Swiss(layout) => layout.map(memory, heap, addr, bytes),
     }?;
     map.tables.sort_unstable_by_key(|table| (std::cmp::Reverse(table.size), table.base));
+    if let Maps::Buckets(_) = &layout.maps {
+        map.pointer_bucket = pointer_bucket(memory, heap, layout, &map);
+    }
     Some(map)
+}
+
+/// If the keys that are looked at are pointers into the heap: how large a bucket is. Some may be younger
+/// than what is known of the heap.
+fn pointer_bucket(memory: &impl ProcessMemory, heap: &Heap, layout: &Layout, map: &Map) -> Option<u64> {
+    let array = *map.tables.first()?;
+    let bytes = memory.read_vec(heap.start(array), array.size.min(KEY_BYTES) as usize).ok()?;
+    let is_it = |bucket: &u64| {
+        let keys = bytes.chunks_exact(*bucket as usize).flat_map(|bucket| {
+            let full = (0..GROUP).filter(|i| bucket.get(*i as usize).is_some_and(|hash| *hash >= MIN_HASH));
+            full.map(|i| word(bucket, GROUP + 8 * i).unwrap_or(0))
+        });
+        let (count, pointers) = keys.fold((0, 0), |(count, pointers), key| {
+            (count + 1, pointers + usize::from(heap.slot_at(key).is_some()))
+        });
+        count >= LEAST_KEYS && 8 * pointers >= 7 * count
+    };
+    map.bucket_sizes(array, layout).filter(|bucket| *bucket >= GROUP * 9 + 8).find(is_it)
 }
 
 /// Of the header of a map, in bytes.
@@ -218,7 +274,7 @@ impl Buckets {
             capacity: self.room(heap, bytes)?,
             table_bytes,
             tables,
-            inner: Vec::new(),
+            ..Map::default()
         })
     }
 }

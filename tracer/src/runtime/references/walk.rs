@@ -70,9 +70,6 @@ const MAX_NODES: usize = 1 << 14;
 const POOL_LOCAL: u64 = 128;
 /// Bytes of the smallest stack (runtime/stack.go `stackMin`).
 const MIN_STACK: u64 = 2048;
-/// Bytes of the largest bucket: eight keys and elements of at most 128 bytes, hashes and a pointer
-/// (runtime/map.go).
-const MAX_BUCKET: u64 = 8 + 8 * (128 + 128) + 8;
 /// No pointer is less (vm.mmap_min_addr is mostly more).
 const MIN_POINTER: u64 = 4096;
 
@@ -325,7 +322,8 @@ impl<'a> Walk<'a> {
                 {
                     below = offsets.pop().unwrap_or_default();
                 }
-                entry = entry.or(Some((slot, offset)));
+                // As if it stood in the first bucket of the array.
+                entry = entry.or(Some((slot, below)));
                 continue;
             }
             let map = self.maps.iter().position(|map| map.addr == slot.base).map(Container::Map);
@@ -344,20 +342,10 @@ impl<'a> Walk<'a> {
     fn overflows(&self, container: Container, array: Slot, offset: u64, holder: &Holder) -> bool {
         let Container::Map(map) = container else { return false };
         let (Some(map), Place::Object(bucket)) = (self.maps.get(map), holder.place) else { return false };
-        let size = |size: u64| slot_size(size, true, self.layout.malloc_headers);
-        // That from which a map grows has half as many.
-        let is_half = map.tables.first().is_some_and(|largest| largest.size > array.size);
-        let count = map.capacity / containers::GROUP / if is_half { 2 } else { 1 };
-        // Large arrays have spare ones (`makeBucketArray`).
-        let count = if count < 16 { count } else { count + count / 16 };
         let is_bucket = |bytes: u64| {
-            size(bytes) == bucket.size
-                && size(bytes.saturating_mul(count)) == array.size
-                && offset % bytes == bytes - 8
+            slot_size(bytes, true, self.layout.malloc_headers) == bucket.size && offset % bytes == bytes - 8
         };
-        let smallest = bucket.size.min(MAX_BUCKET) / 16 * 8;
-        holder.container.is_none()
-            && (smallest..=bucket.size.min(MAX_BUCKET)).step_by(8).skip(1).any(is_bucket)
+        holder.container.is_none() && map.bucket_sizes(array, self.layout).any(is_bucket)
     }
 
     /// The `*_type` of the tables of maps, where the runtime keeps it there, by the map's address.

@@ -160,9 +160,9 @@ impl Teller<'_> {
         };
         let is_key = match (holder.container, holder.entry) {
             (Some(Container::Map(map)), Some((table, offset))) => {
-                let is_table = look.maps.get(map).is_some_and(|map| map.tables.contains(&table));
-                let layout = tables.get(map).copied().flatten().filter(|_| is_table);
-                layout.map(|layout| layout.is_key(offset))
+                let layout = tables.get(map).copied().flatten();
+                let map = look.maps.get(map).filter(|map| map.tables.contains(&table));
+                map.and_then(|map| layout.map(|layout| layout.is_key(offset)).or_else(|| map.is_key(offset)))
             }
             _ => None,
         };
