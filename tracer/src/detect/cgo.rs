@@ -26,9 +26,12 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
         sites.iter().filter_map(|site| of_site(case, site, outside.as_ref())).collect();
     found.sort_by(|a, b| b.growth_bytes_per_s.total_cmp(&a.growth_bytes_per_s));
     found.truncate(MOST_SITES);
-    // Of an allocator that was followed to the end.
+    // Of an allocator that was followed to the end, and has not handed out what grows: else it is only
+    // not yet known by which call.
+    let of_malloc: f64 = sites.iter().filter_map(|site| Some(site.history.last()?.1)).sum();
+    let is_other = |rise: &Rise| of_malloc < LEAST_SHARE * rise.grown();
     if found.is_empty() && case.state.tripped.is_none() {
-        found.extend(outside.map(|rise| unnamed(&rise, NOT_MALLOC)));
+        found.extend(outside.filter(is_other).map(|rise| unnamed(&rise, NOT_MALLOC)));
     }
     found
 }

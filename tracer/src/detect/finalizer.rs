@@ -2,8 +2,9 @@
 //! queue grows, or objects with a finalizer are never collected as they are in a cycle.
 
 use super::census::{self, Rise};
+use super::claim;
 use super::held::{Held, MOST};
-use super::{Case, Suspect, function};
+use super::{Case, function};
 use crate::base::units::format_bytes;
 use crate::event::{Census, GoroutineGroup, HolderKind, Way};
 use crate::report::{Evidence, Finding, LeakKind, Severity};
@@ -70,23 +71,27 @@ fn finding_of_queue(case: &Case<'_>, rise: &Rise) -> Finding {
     }
 }
 
-/// What grows of such a type, by a site of the program itself: whoever uses a library's objects
-/// keeps them, and of these another detector knows more.
-fn suspect_of<'c>(case: &'c Case<'_>, type_name: &str) -> Option<&'c Suspect> {
+/// The site of the program itself that makes objects of such a type: one that is seen to grow, or
+/// else that has most alive. Whoever uses a library's objects keeps them, and of these another
+/// detector knows more.
+fn maker_of(case: &Case<'_>, type_name: &str) -> Option<usize> {
     let held = Held::of(case);
-    case.suspects.iter().filter(|suspect| !is_reachable(&held, suspect)).find(|suspect| {
-        let site = case.site(suspect);
+    let is_it = |index: &usize| {
+        let Some(site) = case.report.sites.get(*index) else { return false };
         let maker = site.frames.iter().find(|frame| !frame.function.starts_with("runtime."));
         let is_own = maker.is_some_and(|maker| census::innermost(&site.frames) == Some(&maker.function));
-        site.type_name == type_name && is_own
-    })
+        site.type_name == type_name && is_own && !is_reachable(&held, *index)
+    };
+    let live = |index: &usize| case.report.sites.get(*index).and_then(|site| site.live_bytes);
+    let alive = || (0..case.report.sites.len()).filter(is_it).max_by_key(live);
+    case.suspects.iter().map(|suspect| suspect.site).find(is_it).or_else(alive)
 }
 
-/// Whether the objects are known to be held by what is no object: then that keeps them, and not
-/// their finalizers.
-fn is_reachable(held: &Held<'_>, suspect: &Suspect) -> bool {
+/// Whether the objects of a site are known to be held by what is no object: then that keeps them,
+/// and not their finalizers.
+fn is_reachable(held: &Held<'_>, site: usize) -> bool {
     let is_held = |way: &Way| way.holders.iter().any(|holder| holder.kind != HolderKind::Object);
-    held.share(suspect.site, is_held) >= MOST
+    held.share(site, is_held) >= MOST
 }
 
 /// The types of objects that have a finalizer.
@@ -96,8 +101,7 @@ fn types_with_finalizer(case: &Case<'_>) -> Vec<String> {
     types.filter_map(|(addr, _)| Some(case.state.types.get(addr)?.name.clone())).collect()
 }
 
-/// Objects of a type of the program itself that have a finalizer grow in number, and so does what
-/// their sites keep.
+/// Objects of a type of the program itself that have a finalizer grow in number.
 fn finding_of_type(case: &Case<'_>, addr: u64) -> Option<Finding> {
     let name = &case.state.types.get(&addr)?.name;
     let number = |census: &Census| {
@@ -105,19 +109,22 @@ fn finding_of_type(case: &Case<'_>, addr: u64) -> Option<Finding> {
         Some(types.iter().find(|(other, _)| *other == addr).map_or(0.0, |(_, count)| *count as f64))
     };
     let rise = Rise::of(case, census::series(case, number)).filter(|rise| rise.grown() >= LEAST)?;
-    let suspect = suspect_of(case, name)?;
-    let site = case.site(suspect);
+    let index = maker_of(case, name)?;
+    let site = case.report.sites.get(index)?;
+    let suspect = case.suspects.iter().find(|suspect| suspect.site == index);
     let maker = function(&site.frames);
-    let (_, others, growth) = census::explained(case, |site| function(&site.frames) == maker);
+    let (_, others, explained) = census::explained(case, |site| function(&site.frames) == maker);
+    let size = site.live_bytes.unwrap_or(0) as f64 / site.live_objects.unwrap_or(0).max(1) as f64;
+    let growth = if explained > 0.0 { explained } else { rise.per_s * size };
     let mut sites = vec![site.id.clone()];
     sites.extend(others.into_iter().filter(|id| *id != site.id));
     let what = format!("of type {name} have a finalizer that was not called");
     let mut evidence = vec![rise.evidence("objects", &what)];
-    evidence.extend(super::claim::evidence(case, suspect));
+    evidence.extend(suspect.into_iter().flat_map(|suspect| claim::evidence(case, suspect)));
     Some(Finding {
         kind: LeakKind::Finalizer,
         severity: Severity::Critical,
-        confidence: suspect.confidence.max(rise.confidence),
+        confidence: suspect.map_or(0.0, |suspect| suspect.confidence).max(rise.confidence),
         site: sites.first().cloned(),
         sites,
         frames: site.frames.clone(),

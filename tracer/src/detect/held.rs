@@ -69,9 +69,9 @@ impl<'a> Held<'a> {
         self.case.held.tracks.get(&site).map_or(&[], Vec::as_slice)
     }
 
-    /// The ways up from a site's objects.
+    /// The ways up from a site's objects, as the latest few looks found them.
     pub(super) fn ways(&self, site: usize) -> impl Iterator<Item = &'a Way> {
-        self.of_site(site).iter().flat_map(|held| &held.ways)
+        self.tracks(site).iter().flat_map(|track| track.ways())
     }
 
     /// Of the objects of a site to which a way is known, the share of those with such a way.

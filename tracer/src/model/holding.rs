@@ -1,6 +1,6 @@
 //! Who holds objects, as of the latest look, and how maps and channels have filled over time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use hashbrown::HashMap;
 
@@ -21,6 +21,8 @@ pub struct Holding {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct HeldTrack {
     pub latest: Held,
+    /// Of the looks before: a container that changes just then may not be recognised in one.
+    before: VecDeque<Held>,
     /// When (CLOCK_MONOTONIC nanoseconds), and how large they were on average, in bytes.
     pub sizes: Vec<(u64, u64)>,
     /// Of all looks: objects that a global variable holds, and those of them in a `sync.Pool`. Others
@@ -40,6 +42,8 @@ pub struct Track<T> {
     pub points: Vec<(u64, u64, u64)>,
 }
 
+/// Looks before the latest whose ways are remembered.
+const BEFORE: usize = 2;
 /// Containers of each kind that are remembered, and points of each.
 const CONTAINERS: usize = 256;
 const POINTS: usize = 64;
@@ -76,7 +80,16 @@ impl HeldTrack {
             self.sizes.push((time_ns, size));
             thin_out(&mut self.sizes);
         }
-        self.latest = held.clone();
+        let before = std::mem::replace(&mut self.latest, held.clone());
+        self.before.push_back(before);
+        if self.before.len() > BEFORE {
+            self.before.pop_front();
+        }
+    }
+
+    /// The ways up that the latest few looks found.
+    pub fn ways(&self) -> impl Iterator<Item = &Way> {
+        self.before.iter().chain([&self.latest]).flat_map(|held| &held.ways)
     }
 }
 
@@ -142,7 +155,7 @@ mod tests {
         }
         let held = holding.held.values().next().expect("of the only call");
         assert_eq!((held.objects, held.pooled, held.sizes.last()), (3000, 1000, Some(&(1000, 10_000))));
-        assert!(held.sizes.len() <= POINTS);
+        assert!(held.sizes.len() <= POINTS && held.ways().count() == 3 * held.latest.ways.len());
         let track = &holding.maps[&8];
         assert_eq!((track.latest.count, track.points.first()), (1000, Some(&(1, 1, 1024))));
         assert!(track.points.len() <= POINTS && track.points.len() > POINTS / 4);
