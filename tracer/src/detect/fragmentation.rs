@@ -1,6 +1,7 @@
 //! Spans that few survivors hold: much more memory is in spans than the heap was meant to grow
 //! to, as the free slots in them are of sizes that are not asked for.
 
+use super::case::sureness;
 use super::census;
 use super::trend::{Point, median};
 use super::{Case, function};
@@ -41,11 +42,13 @@ fn finding(case: &Case<'_>) -> Option<Finding> {
     let site = main_site(case, &sparse);
     let maker = site.map_or("?", |site| function(&site.frames));
     let wasted: u64 = sparse.iter().map(free_bytes).sum();
+    let in_use_s = in_use.last()?.0 - in_use.first()?.0;
     let (ratio, evidence) = (used / goal, evidence(in_use, (used, goal), &sparse));
     Some(Finding {
         kind: LeakKind::Fragmentation,
         severity: Severity::Critical,
-        confidence: (0.5 + 0.25 * (ratio - 1.0)).min(0.95),
+        // Who allocates the survivors shows with time.
+        confidence: (0.5 + 0.25 * (ratio - 1.0)).min(0.95) * sureness(f64::INFINITY, in_use_s),
         site: site.map(|site| site.id.clone()),
         sites: site.map(|site| site.id.clone()).into_iter().collect(),
         frames: site.map_or_else(Vec::new, |site| site.frames.clone()),
