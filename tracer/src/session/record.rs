@@ -8,7 +8,7 @@ use tokio::time::MissedTickBehavior;
 use tracer_common::GcAddresses;
 
 use super::baseline::baseline;
-use super::burst::{Bursts, Share};
+use super::burst::Bursts;
 use super::c;
 use super::enrich::Enricher;
 use super::evidence::Evidence;
@@ -326,8 +326,7 @@ impl<'a, W: Write> Recorder<'a, W> {
     fn start_bursts(&self, source: &mut LiveSource, options: &Options) -> Result<Option<Bursts>> {
         let Some(gate) = source.gate() else { return Ok(None) };
         let counters = self.counters.as_ref().map(|counters| counters.reader.clone());
-        let budget = Share { percent: options.budget, pays_others: !options.cgo };
-        Bursts::start(gate, counters, *self.memory, self.meter, budget).map(Some)
+        Bursts::start(gate, counters, *self.memory, self.meter, options).map(Some)
     }
 
     /// Sees to it that no window is open, and that all that were are told.

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use self::budget::{Budget, Segment};
 use self::weight::{Observed, Rate, Reading, rate};
+use super::Options;
 use super::overhead::Meter;
 use crate::base::{Error, Result, monotonic_ns};
 use crate::event::{Cost, Event, Window};
@@ -30,15 +31,6 @@ pub(super) struct Bursts {
     ended: oneshot::Receiver<Result<()>>,
 }
 
-/// What traps may take.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Share {
-    /// Of the target's processor time, on average.
-    pub(super) percent: f64,
-    /// Whether probes outside of windows are paid from it, too.
-    pub(super) pays_others: bool,
-}
-
 impl Bursts {
     /// Begins to open windows.
     ///
@@ -50,20 +42,21 @@ impl Bursts {
         counters: Option<CounterReader>,
         memory: LiveMemory,
         meter: Option<Meter>,
-        budget: Share,
+        options: &Options,
     ) -> Result<Bursts> {
         let counters = counters.ok_or_else(|| {
             Error::failed("the runtime's counters cannot be found: windows would say nothing of the rest")
                 .hint("record every allocation with --mode exact")
         })?;
         let meter = meter.ok_or_else(|| Error::failed("what a trap costs is not known"))?;
+        let (percent, pays_others) = (options.budget, !options.cgo);
         let (stop, stopped) = channel();
         let (end, ended) = oneshot::channel();
         let run = move || {
             // Every trap counts from when probes are in place until they are gone.
             hurry();
             let mut windows = Windows { gate, counters, memory, meter, stopped };
-            let result = match windows.run(budget) {
+            let result = match windows.run(percent, pays_others) {
                 // Whatever failed, it is because the target has ended.
                 Err(_) if windows.cost().is_err() => Ok(()),
                 result => result.map(|_| ()),
@@ -126,7 +119,7 @@ const BETWEEN_READINGS: Duration = Duration::from_millis(1);
 const LOOK: Range<Duration> = Duration::from_millis(1)..Duration::from_millis(20);
 
 impl Windows {
-    fn run(&mut self, Share { percent, pays_others }: Share) -> Result<Stopped> {
+    fn run(&mut self, percent: f64, pays_others: bool) -> Result<Stopped> {
         let mut begin_ns = monotonic_ns();
         let mut budget = Budget::new(percent, pays_others, self.meter.trap_ns(), begin_ns, self.cost()?);
         if let Some(stopped) = self.sleep_until(begin_ns + FIRST_LOOK.as_nanos() as u64) {
