@@ -122,10 +122,14 @@ fn map(memory: &impl ProcessMemory, heap: &Heap, layout: &Layout, addr: u64, byt
         Maps::Swiss(layout) => layout.map(memory, heap, addr, bytes),
     }?;
     map.tables.sort_unstable_by_key(|table| (std::cmp::Reverse(table.size), table.base));
-    if let Maps::Buckets(_) = &layout.maps {
-        map.pointer_bucket = pointer_bucket(memory, heap, layout, &map);
-    }
     Some(map)
+}
+
+/// Finds out whether keys are pointers, of a map up to Go 1.23: later ones say what they are of.
+pub(super) fn look_at_keys(memory: &impl ProcessMemory, heap: &Heap, layout: &Layout, map: &mut Map) {
+    if let Maps::Buckets(_) = &layout.maps {
+        map.pointer_bucket = pointer_bucket(memory, heap, layout, map);
+    }
 }
 
 /// If the keys that are looked at are pointers into the heap: how large a bucket is. Some may be younger

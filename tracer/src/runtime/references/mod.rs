@@ -134,6 +134,7 @@ impl ReferenceReader {
         let processors = self.processors(memory)?;
         let mut walk = Walk::new(memory, &heap, &self.layout, &regions, &self.module, &processors);
         let (held, scanned_bytes) = walk.up(memory, &slots);
+        walk.look_at_keys(memory, &held);
         let table_types = walk.table_types(memory);
         let (maps, channels) = (walk.maps, walk.channels);
         let heap_bytes = heap.pointerful().map(|span| span.nelems * span.elem_size).sum();

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::containers::{self, Channel, Map};
 use super::heap::{Heap, Slot};
@@ -58,6 +58,15 @@ pub enum Container {
     Channel(usize),
     /// The objects of a `sync.Pool`, one for each P.
     Pool,
+}
+
+impl Container {
+    fn map(self) -> Option<usize> {
+        match self {
+            Container::Map(map) => Some(map),
+            _ => None,
+        }
+    }
 }
 
 /// Steps from an object at most: through some structs, and maps in maps.
@@ -207,9 +216,12 @@ impl<'a> Walk<'a> {
     /// Whether the word is where a goroutine's stack ends (runtime/runtime2.go `stack`), which is
     /// where the object that lies behind it begins.
     fn is_end_of_stack(&self, memory: &impl ProcessMemory, hit: &Hit) -> bool {
+        if hit.root.is_some() || !hit.value.is_multiple_of(MIN_STACK) {
+            return false;
+        }
         let Ok(low) = memory.read_u64(hit.at.wrapping_sub(8)) else { return false };
         let len = hit.value.saturating_sub(low);
-        hit.root.is_none() && len >= MIN_STACK && len.is_power_of_two() && self.heap.slot_at(low).is_none()
+        len >= MIN_STACK && len.is_power_of_two() && self.heap.slot_at(low).is_none()
     }
 
     /// Where nodes are arrays of a container's entries, goes on with its header instead. Returns
@@ -346,6 +358,17 @@ impl<'a> Walk<'a> {
             slot_size(bytes, true, self.layout.malloc_headers) == bucket.size && offset % bytes == bytes - 8
         };
         holder.container.is_none() && map.bucket_sizes(array, self.layout).any(is_bucket)
+    }
+
+    /// Finds out whether keys are pointers, of the maps that hold any of these.
+    pub(super) fn look_at_keys(&mut self, memory: &impl ProcessMemory, held: &[Option<Held>]) {
+        let holders = held.iter().flatten().flat_map(|held| &held.holders);
+        let maps: HashSet<usize> = holders.filter_map(|holder| holder.container?.map()).collect();
+        for map in maps {
+            if let Some(map) = self.maps.get_mut(map) {
+                containers::look_at_keys(memory, self.heap, self.layout, map);
+            }
+        }
     }
 
     /// The `*_type` of the tables of maps, where the runtime keeps it there, by the map's address.
