@@ -100,6 +100,12 @@ impl<'a> Case<'a> {
         }
     }
 
+    /// Since the capture began.
+    pub(super) fn seconds(&self, time_ns: u64) -> f64 {
+        let start_ns = self.state.start.as_ref().map_or(0, |start| start.time_ns);
+        time_ns.saturating_sub(start_ns) as f64 / 1e9
+    }
+
     /// The site of a suspect.
     pub fn site(&self, suspect: &Suspect) -> &'a Site {
         &self.report.sites[suspect.site]

@@ -79,9 +79,11 @@ pub(super) fn waited(group: &GoroutineGroup) -> String {
 
 /// What each census says of something, where it says it.
 pub(super) fn series(case: &Case<'_>, value: impl Fn(&Census) -> Option<f64>) -> Vec<Point> {
-    let start_ns = case.state.start.as_ref().map_or(0, |start| start.time_ns);
-    let seconds = |census: &Census| census.begin_ns.saturating_sub(start_ns) as f64 / 1e9;
-    case.state.census.iter().filter_map(|census| Some((seconds(census), value(census)?))).collect()
+    case.state
+        .census
+        .iter()
+        .filter_map(|census| Some((case.seconds(census.begin_ns), value(census)?)))
+        .collect()
 }
 
 /// The latest one.

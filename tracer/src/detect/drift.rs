@@ -6,6 +6,7 @@ use super::case::sureness;
 use super::census;
 use super::claim::Words;
 use super::held::Held;
+use super::large_object::is_large;
 use super::trend::{Point, Trend};
 use super::{Case, function};
 use crate::base::units::format_bytes;
@@ -19,8 +20,6 @@ const IN_ORDER: f64 = 0.85;
 
 /// Of all bytes of large objects, and of what the heap grows by.
 const MOST: f64 = 0.8;
-/// Bytes of the largest slot of a size class (runtime/sizeclasses.go).
-const MAX_SMALL: u64 = 32_768;
 
 /// A site whose arrays get larger, while the heap grows for no other reason.
 pub(super) struct Drift {
@@ -40,13 +39,15 @@ pub(super) fn all(case: &Case<'_>) -> Vec<Drift> {
         return Vec::new();
     }
     let held = Held::of(case);
+    let sites = || case.report.sites.iter().enumerate();
+    let large: u64 = sites().filter(|(_, site)| is_large(site)).map(|(_, site)| site.alloc_bytes).sum();
     let drift = |(site, of_site): (usize, &Site)| {
-        let (evidence, confidence) = of_objects(case, &held, site)
-            .or_else(|| of_large(case, of_site, bytes_per_s))
-            .filter(|_| of_site.kind == Kind::Growslice)?;
+        let (evidence, confidence) =
+            of_objects(case, &held, site).or_else(|| of_large(case, of_site, large, bytes_per_s))?;
         Some(Drift { site, evidence, confidence, bytes_per_s })
     };
-    let mut all: Vec<Drift> = case.report.sites.iter().enumerate().filter_map(drift).collect();
+    let mut all: Vec<Drift> =
+        sites().filter(|(_, site)| site.kind == Kind::Growslice).filter_map(drift).collect();
     let live = |drift: &Drift| case.report.sites.get(drift.site).and_then(|site| site.live_bytes);
     all.sort_by_key(|drift| std::cmp::Reverse(live(drift)));
     all
@@ -98,11 +99,10 @@ fn of_objects(case: &Case<'_>, held: &Held<'_>, site: usize) -> Option<(Evidence
     Some((Evidence { what, series: Some(series) }, confidence))
 }
 
-/// That the heap grows by large objects, where hardly any other site makes such; and how sure that is.
-fn of_large(case: &Case<'_>, site: &Site, bytes_per_s: f64) -> Option<(Evidence, f64)> {
-    let is_large = |site: &&Site| site.alloc_bytes > MAX_SMALL.saturating_mul(site.alloc_objects);
-    let large: u64 = case.report.sites.iter().filter(is_large).map(|site| site.alloc_bytes).sum();
-    if !is_large(&site) || (site.alloc_bytes as f64) < MOST * large as f64 {
+/// That the heap grows by large objects, of which there were so many bytes, where hardly any other site
+/// makes such; and how sure that is.
+fn of_large(case: &Case<'_>, site: &Site, large: u64, bytes_per_s: f64) -> Option<(Evidence, f64)> {
+    if !is_large(site) || (site.alloc_bytes as f64) < MOST * large as f64 {
         return None;
     }
     // What dies between cycles is in them, too: so it is asked how much all others grow.
@@ -130,10 +130,8 @@ fn of_large(case: &Case<'_>, site: &Site, bytes_per_s: f64) -> Option<(Evidence,
 
 /// The mean size of a site's objects by time, if it gets ever larger, to the end.
 fn sizes(case: &Case<'_>, held: &Held<'_>, site: usize) -> Option<Vec<Point>> {
-    let start_ns = case.state.start.as_ref().map_or(0, |start| start.time_ns);
     let track = held.tracks(site).iter().max_by_key(|track| track.sizes.len())?;
-    let seconds = |ns: u64| ns.saturating_sub(start_ns) as f64 / 1e9;
-    let points: Vec<Point> = track.sizes.iter().map(|(ns, size)| (seconds(*ns), *size as f64)).collect();
+    let points: Vec<Point> = track.sizes.iter().map(|(ns, size)| (case.seconds(*ns), *size as f64)).collect();
     let pairs =
         || points.iter().enumerate().flat_map(|(i, a)| points.iter().skip(i + 1).map(move |b| (a, b)));
     let in_order = pairs().filter(|(a, b)| a.1 < b.1).count() as f64 / pairs().count().max(1) as f64;

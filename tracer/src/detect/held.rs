@@ -15,7 +15,6 @@ pub(super) const MOST: f64 = 0.5;
 /// What looks have found, by the site whose objects they looked at.
 #[derive(Debug, Default)]
 pub(super) struct BySite<'a> {
-    latest: HashMap<usize, Vec<&'a event::Held>>,
     tracks: HashMap<usize, Vec<&'a HeldTrack>>,
     sites: HashMap<(SiteId, StackId), usize>,
 }
@@ -41,7 +40,6 @@ impl<'a> BySite<'a> {
         all.sort_unstable_by_key(|(call, _)| **call);
         for (call, of_call) in all {
             if let Some(&site) = calls.get(call) {
-                by_site.latest.entry(site).or_default().push(&of_call.latest);
                 by_site.tracks.entry(site).or_default().push(of_call);
             }
         }
@@ -59,9 +57,9 @@ impl<'a> Held<'a> {
         Held { case }
     }
 
-    /// What looks have found of the objects of a site, by call.
-    pub(super) fn of_site(&self, site: usize) -> &[&'a event::Held] {
-        self.case.held.latest.get(&site).map_or(&[], Vec::as_slice)
+    /// What the latest looks have found of the objects of a site, by call.
+    pub(super) fn of_site(&self, site: usize) -> impl Iterator<Item = &'a event::Held> {
+        self.tracks(site).iter().map(|track| &track.latest)
     }
 
     /// The same over time.
@@ -155,9 +153,7 @@ impl<'a> Held<'a> {
 /// How full a container was, over time.
 pub(super) fn filling<T>(case: &Case<'_>, track: &Track<T>, what: &str) -> Option<Evidence> {
     let (first, last) = (track.points.first()?, track.points.last()?);
-    let start_ns = case.state.start.as_ref().map_or(0, |start| start.time_ns);
-    let seconds = |ns: u64| ns.saturating_sub(start_ns) as f64 / 1e9;
-    let points = track.points.iter().map(|(ns, count, _)| (seconds(*ns), *count as f64)).collect();
+    let points = track.points.iter().map(|(ns, count, _)| (case.seconds(*ns), *count as f64)).collect();
     Some(Evidence {
         what: format!(
             "The {what} held {} elements and then {}, with room for {}.",

@@ -21,7 +21,7 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
     let is_often = |site: &&Site| {
         // Of few that windows saw, each may stand for those of other sites, too.
         let sure = if site.error_bytes.is_some() { 0.5 * (1.0 - error(site)) } else { 1.0 };
-        site.alloc_bytes / site.alloc_objects.max(1) > LARGEST_CLASS
+        is_large(site)
             && sure * site.alloc_objects as f64 / seconds >= LEAST_PER_SECOND
             && sure * site.alloc_bytes as f64 >= LEAST_SHARE * case.report.totals.alloc_bytes as f64
     };
@@ -29,6 +29,11 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
     let grows = |site: &Site| case.suspects.iter().any(|suspect| case.site(suspect).id == site.id);
     let sites = case.report.sites.iter().filter(is_often).filter(|site| !grows(site));
     sites.map(|site| finding(case, site, seconds)).collect()
+}
+
+/// Whether the objects of a site have no size class, on average.
+pub(super) fn is_large(site: &Site) -> bool {
+    site.alloc_bytes / site.alloc_objects.max(1) > LARGEST_CLASS
 }
 
 /// By what part of an estimate it may be off.

@@ -31,10 +31,10 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
 }
 
 fn growing(case: &Case<'_>, held: &Held<'_>, suspect: &Suspect) -> Option<Finding> {
-    let of_site = held.of_site(suspect.site);
-    let maps: u64 = of_site.iter().map(|held| held.maps).sum();
-    let count: u64 = of_site.iter().map(|held| held.map_count).sum();
-    let capacity: u64 = of_site.iter().map(|held| held.map_capacity).sum();
+    let of_site = || held.of_site(suspect.site);
+    let maps: u64 = of_site().map(|held| held.maps).sum();
+    let count: u64 = of_site().map(|held| held.map_count).sum();
+    let capacity: u64 = of_site().map(|held| held.map_capacity).sum();
     if maps == 0 || capacity < LEAST_ROOM.saturating_mul(maps) || capacity < TIMES.saturating_mul(count) {
         return None;
     }

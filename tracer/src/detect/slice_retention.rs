@@ -23,8 +23,7 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
 fn finding(case: &Case<'_>, held: &Held<'_>, suspect: &Suspect) -> Option<Finding> {
     let is_array =
         matches!(case.site(suspect).kind, Kind::Makeslice | Kind::Growslice | Kind::String | Kind::Bytes);
-    let of_site = held.of_site(suspect.site);
-    let sum = |amount: fn(&crate::event::Held) -> u64| of_site.iter().map(|held| amount(held)).sum::<u64>();
+    let sum = |amount: fn(&crate::event::Held) -> u64| held.of_site(suspect.site).map(amount).sum::<u64>();
     let (referenced, sliced) = (sum(|held| held.referenced), sum(|held| held.sliced));
     let size = sum(|held| held.sliced_bytes).checked_div(sliced)?;
     let reach = sum(|held| held.reach.saturating_mul(held.sliced)) / sliced;
