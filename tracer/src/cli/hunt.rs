@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 
 use super::args::{Hunt, HuntFormat, TargetArgs};
-use super::record::{check_mode, choose, progress_bar};
+use super::record::{check_mode, choose, options, progress_bar};
 use super::{begin, deliver, is_watched, note, open, read_capture, runtime, stderr_for_target};
 use crate::base::Result;
 use crate::capture::Writer;
@@ -63,22 +63,8 @@ fn record(args: &Hunt) -> Result<State> {
     // What a program prints that is started here must not get among the findings.
     let (target, spawned) = open(&target, &args.cmd, stderr_for_target()?, args.lane.assume_go.as_deref())?;
     let (mode, chosen) = choose(args.lane.mode, &target, args.exec);
-    let options = Options {
-        mode,
-        chosen,
-        set_rate: args.lane.set_memprofile_rate,
-        duration: Some(args.duration),
-        ring_bytes: Options::RING_BYTES,
-        max_depth: Options::MAX_DEPTH,
-        counts_only: false,
-        max_memory: args.lane.max_memory,
-        max_overhead: args.lane.max_overhead,
-        budget: args.lane.budget,
-        bpf_log: args.lane.bpf_log,
-        cgo: args.lane.cgo,
-        marks: Vec::new(),
-        evidence: true,
-    };
+    let lane = options(&args.lane, mode, chosen);
+    let options = Options { duration: Some(args.duration), evidence: true, ..lane };
     let mut hunter = Hunter {
         target: &target,
         spawned,

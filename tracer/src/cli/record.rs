@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::args::{Mode, Record};
+use super::args::{LaneArgs, Mode, Record};
 use super::stream::Streamer;
 use super::{begin, is_watched, note, open, runtime, stderr_for_target, write_json};
 use crate::base::units::format_count;
@@ -36,20 +36,13 @@ pub(super) fn run(args: &Record) -> Result<u8> {
         mode => choose(mode, &target, args.target.exec),
     };
     let options = Options {
-        mode,
-        chosen,
-        set_rate: args.lane.set_memprofile_rate,
         duration: args.duration,
         ring_bytes: args.buffer,
         max_depth: args.depth,
         counts_only: args.counts_only,
-        cgo: args.lane.cgo,
-        max_memory: args.lane.max_memory,
-        max_overhead: args.lane.max_overhead,
-        budget: args.lane.budget,
-        bpf_log: args.lane.bpf_log,
         evidence: args.evidence,
         marks: Mark::all(&args.mark, &args.mark_region),
+        ..options(&args.lane, mode, chosen)
     };
     let stream = args.stream.then(|| Streamer::start(io::stdout()));
     // A stream is progress enough, perhaps on the same terminal.
@@ -89,6 +82,26 @@ pub(super) fn choose(mode: Mode, target: &Identity, starting: bool) -> (session:
         Mode::Exact => (session::Mode::Exact, None),
         Mode::Runtime => (session::Mode::Runtime, None),
         Mode::Burst => (session::Mode::Burst, None),
+    }
+}
+
+/// How to record in this lane, where nothing else is said.
+pub(super) fn options(lane: &LaneArgs, mode: session::Mode, chosen: Option<String>) -> Options {
+    Options {
+        mode,
+        chosen,
+        set_rate: lane.set_memprofile_rate,
+        duration: None,
+        ring_bytes: Options::RING_BYTES,
+        max_depth: Options::MAX_DEPTH,
+        counts_only: false,
+        cgo: lane.cgo,
+        max_memory: lane.max_memory,
+        max_overhead: lane.max_overhead,
+        budget: lane.budget,
+        bpf_log: lane.bpf_log,
+        evidence: false,
+        marks: Vec::new(),
     }
 }
 
