@@ -160,13 +160,15 @@ impl Received {
         self.lost_events.values().chain(self.lost_stacks.values()).sum()
     }
 
-    /// The allocations made by `main.allocate`, going by their stacks.
+    /// The allocations that `main.allocate` asks for, going by their stacks: it is the
+    /// caller, or that of `runtime.newobject`. Further up it stands also where one of its
+    /// allocations began a collection, which makes the runtime allocate (`gcStart`).
     fn by_allocate(&self, target: &Target) -> Result<Vec<Alloc>> {
         let functions = target.binary.functions()?;
         let allocate = functions.by_name("main.allocate").context("no main.allocate")?;
         let inside = |pc: &u64| (allocate.start..allocate.end).contains(pc);
         let of_allocate: HashSet<StackId> =
-            self.stacks.iter().filter(|(_, pcs)| pcs.iter().any(inside)).map(|(id, _)| *id).collect();
+            self.stacks.iter().filter(|(_, pcs)| pcs.iter().take(2).any(inside)).map(|(id, _)| *id).collect();
         Ok(self.allocs.iter().filter(|alloc| of_allocate.contains(&alloc.stack)).copied().collect())
     }
 }
