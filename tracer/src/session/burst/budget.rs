@@ -65,6 +65,12 @@ const LONGEST: f64 = 10e9;
 /// Segments of which the budget allows to see all: there is no use in many.
 const WHOLE: f64 = 1e9;
 
+/// Share of the budget that traps may spend. What else windows cost is not seen as it
+/// happens: probes are put into the code and taken out of it, pages of it are copied and
+/// mapped anew, and the processor's caches are shared with who watches. At 37 million objects
+/// a second it was a third of what was lost (`cargo xtask bench lanes`).
+const TRAPS: f64 = 0.6;
+
 /// Objects that make a window worth the while, and that it may see in any case.
 const OBJECTS: f64 = 200.0;
 const FEWEST: f64 = 20.0;
@@ -96,7 +102,7 @@ impl Budget {
     pub(super) fn new(percent: f64, pays_others: bool, trap_ns: u64, now_ns: u64, cost: Cost) -> Budget {
         let begin = Look { time_ns: now_ns, cost };
         Budget {
-            share: percent / 100.0,
+            share: TRAPS * percent / 100.0,
             trap_ns: trap_ns.max(1) as f64,
             pays_others,
             begin,
@@ -284,7 +290,7 @@ mod tests {
             for percent in [0.2, 1.0, 5.0] {
                 let mut target = target(1.0, rate, around);
                 let most = target.run(percent, 60.0);
-                assert!(most <= percent * 1.05, "{rate} {percent}: {most}");
+                assert!(most <= TRAPS * percent * 1.05, "{rate} {percent}: {most}");
                 let spent = 100.0 * target.hits * TRAP_NS as f64 / target.cpu;
                 // What little there is to see is seen for most of the time.
                 let least = (percent * 0.4).min(100.0 * rate * TRAP_NS as f64 * 0.7);

@@ -22,7 +22,7 @@ use crate::base::{Error, Result, monotonic_ns};
 use crate::event::{Cost, Event, Window};
 use crate::memory::LiveMemory;
 use crate::runtime::CounterReader;
-use crate::source::live::{Gate, Hits, hurry};
+use crate::source::live::{Gate, Hits, Niceness};
 
 /// The thread, until it is told to stop.
 pub(super) struct Bursts {
@@ -54,8 +54,8 @@ impl Bursts {
         let (end, ended) = oneshot::channel();
         let run = move || {
             // Every trap counts from when probes are in place until they are gone.
-            hurry();
-            let mut windows = Windows { gate, counters, memory, meter, stopped };
+            let calm = Niceness::HURRY.take();
+            let mut windows = Windows { gate, counters, memory, meter, calm, stopped };
             let result = match windows.run(percent, pays_others) {
                 // Whatever failed, it is because the target has ended.
                 Err(_) if windows.cost().is_err() => Ok(()),
@@ -103,6 +103,8 @@ struct Windows {
     counters: CounterReader,
     memory: LiveMemory,
     meter: Meter,
+    /// For what is in no hurry.
+    calm: Niceness,
     stopped: Receiver<()>,
 }
 
@@ -144,10 +146,15 @@ impl Windows {
     /// allocates by itself, and when the segment ends.
     fn window(&mut self, segment: &Segment) -> Result<(Observed, Vec<Rate>, u64)> {
         let around = Around { memory: self.memory, counters: self.counters.clone(), hits: self.gate.hits() };
-        let phase = AtomicU8::new(Around::READ);
+        let phase = &AtomicU8::new(Around::READ);
         let (observed, readings) = std::thread::scope(|scope| {
-            let readings = scope.spawn(|| around.readings(&phase));
-            let observed = self.see(segment, &phase);
+            let calm = self.calm;
+            let readings = scope.spawn(move || {
+                // The target is to run as it does by itself.
+                calm.take();
+                around.readings(phase)
+            });
+            let observed = self.see(segment, phase);
             phase.store(Around::FINISH, Ordering::Relaxed);
             (observed, readings.join())
         });

@@ -31,10 +31,22 @@ pub struct Gate {
     fence: mpsc::Sender<Fenced>,
 }
 
-/// Has this thread run before others whenever it can, as far as the user may ask for that.
-pub fn hurry() {
-    // SAFETY: it takes plain integers; 0 is the calling thread.
-    let _allowed = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
+/// How readily a thread runs before others: its nice value.
+#[derive(Debug, Clone, Copy)]
+pub struct Niceness(libc::c_int);
+
+impl Niceness {
+    /// That of a thread that runs before others whenever it can.
+    pub const HURRY: Niceness = Niceness(-20);
+
+    /// Gives it to this thread, as far as the user may ask for that; that which it had.
+    pub fn take(self) -> Niceness {
+        // SAFETY: they take plain integers; 0 is the calling thread.
+        let (had, _allowed) = unsafe {
+            (libc::getpriority(libc::PRIO_PROCESS, 0), libc::setpriority(libc::PRIO_PROCESS, 0, self.0))
+        };
+        Niceness(had)
+    }
 }
 
 /// Counts traps.
