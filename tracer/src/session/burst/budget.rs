@@ -155,6 +155,12 @@ impl Budget {
         }
     }
 
+    /// Whether the target, which uses so many CPUs now, has become busier than the latest plan
+    /// was made for.
+    pub(super) fn is_outdated(&self, cpus: f64) -> bool {
+        cpus > 2.0 * self.cpus + 0.1
+    }
+
     /// There was a window, and probes from `before` to `after`; around it the target
     /// allocated at these rates, objects a nanosecond.
     pub(super) fn window(&mut self, before: Cost, observed: &Observed, rates: &[Rate], after: Cost) {
@@ -298,6 +304,16 @@ mod tests {
                 assert!(target.windows >= 10, "{rate} {percent}: {} windows", target.windows);
             }
         }
+    }
+
+    #[test]
+    fn a_plan_is_outdated_when_the_target_works_more() {
+        let mut target = target(0.2, 1e-6, 5);
+        let mut budget = Budget::new(1.0, true, TRAP_NS, 0, target.cost());
+        target.pass(50e6);
+        budget.plan(0, target.now as u64, target.cost(), || 0.5);
+        assert!([0.0, 0.2, 0.45].iter().all(|cpus| !budget.is_outdated(*cpus)));
+        assert!([0.55, 1.0, 64.0].iter().all(|cpus| budget.is_outdated(*cpus)));
     }
 
     #[test]

@@ -97,6 +97,14 @@ impl Bursts {
 /// Told to stop.
 struct Stopped;
 
+/// How waiting ended.
+enum Waited {
+    Through,
+    /// The target has become busier than was planned for.
+    Outdated,
+    Stopped(Stopped),
+}
+
 /// What the thread owns.
 struct Windows {
     gate: Gate,
@@ -117,6 +125,13 @@ const AFTER: Duration = Duration::from_millis(2);
 /// Between two readings of the counters.
 const BETWEEN_READINGS: Duration = Duration::from_millis(1);
 
+/// Segments that last longer than this end early when the target becomes busier: else one
+/// window would stand for much that it knows nothing of.
+const PATIENT: Duration = Duration::from_secs(1);
+
+/// Between two looks at whether the target has become busier.
+const WATCH: Duration = Duration::from_millis(100);
+
 /// Between two looks at whether a window has used up its allowance.
 const LOOK: Range<Duration> = Duration::from_millis(1)..Duration::from_millis(20);
 
@@ -129,16 +144,44 @@ impl Windows {
         }
         loop {
             let segment = budget.plan(begin_ns, monotonic_ns(), self.cost()?, fastrand::f64);
-            if let Some(stopped) = self.sleep_until(segment.window_ns) {
-                return Ok(stopped);
+            match self.wait(&segment, segment.window_ns, &budget)? {
+                Waited::Through => {}
+                Waited::Outdated => {
+                    begin_ns = monotonic_ns();
+                    continue;
+                }
+                Waited::Stopped(stopped) => return Ok(stopped),
             }
             let before = self.cost()?;
             let (observed, rates, end_ns) = self.window(&segment)?;
             budget.window(before, &observed, &rates, self.cost()?);
-            if let Some(stopped) = self.sleep_until(end_ns) {
-                return Ok(stopped);
+            begin_ns = match self.wait(&segment, end_ns, &budget)? {
+                Waited::Through => end_ns,
+                Waited::Outdated => monotonic_ns(),
+                Waited::Stopped(stopped) => return Ok(stopped),
+            };
+        }
+    }
+
+    /// Waits in a segment.
+    fn wait(&self, segment: &Segment, until_ns: u64, budget: &Budget) -> Result<Waited> {
+        let is_long = segment.end_ns - segment.begin_ns > PATIENT.as_nanos() as u64;
+        let mut looked = (monotonic_ns(), self.cost()?);
+        loop {
+            let left = Duration::from_nanos(until_ns.saturating_sub(looked.0));
+            let some = if is_long { left.min(WATCH) } else { left };
+            if let Some(stopped) = self.sleep(some) {
+                return Ok(Waited::Stopped(stopped));
             }
-            begin_ns = end_ns;
+            if some == left {
+                return Ok(Waited::Through);
+            }
+            let now = (monotonic_ns(), self.cost()?);
+            let cpu_ns = now.1.cpu_ns.saturating_sub(looked.1.cpu_ns);
+            if budget.is_outdated(cpu_ns as f64 / (now.0 - looked.0).max(1) as f64) {
+                return Ok(Waited::Outdated);
+            }
+            looked = now;
         }
     }
 
