@@ -22,7 +22,7 @@ use crate::base::{Error, Result, monotonic_ns};
 use crate::event::{Cost, Event, Window};
 use crate::memory::LiveMemory;
 use crate::runtime::CounterReader;
-use crate::source::live::{Gate, Hits, Niceness};
+use crate::source::live::{Gate, Hits, hurry};
 
 /// The thread, until it is told to stop.
 pub(super) struct Bursts {
@@ -54,8 +54,8 @@ impl Bursts {
         let (end, ended) = oneshot::channel();
         let run = move || {
             // Every trap counts from when probes are in place until they are gone.
-            let calm = Niceness::HURRY.take();
-            let mut windows = Windows { gate, counters, memory, meter, calm, stopped };
+            hurry();
+            let mut windows = Windows { gate, counters, memory, meter, stopped };
             let result = match windows.run(percent, pays_others) {
                 // Whatever failed, it is because the target has ended.
                 Err(_) if windows.cost().is_err() => Ok(()),
@@ -111,8 +111,6 @@ struct Windows {
     counters: CounterReader,
     memory: LiveMemory,
     meter: Meter,
-    /// For what is in no hurry.
-    calm: Niceness,
     stopped: Receiver<()>,
 }
 
@@ -191,12 +189,8 @@ impl Windows {
         let around = Around { memory: self.memory, counters: self.counters.clone(), hits: self.gate.hits() };
         let phase = &AtomicU8::new(Around::READ);
         let (observed, readings) = std::thread::scope(|scope| {
-            let calm = self.calm;
-            let readings = scope.spawn(move || {
-                // The target is to run as it does by itself.
-                calm.take();
-                around.readings(phase)
-            });
+            // In no hurry: the target is to run as it does by itself.
+            let readings = scope.spawn(|| around.readings(phase));
             let observed = self.see(segment, phase);
             phase.store(Around::FINISH, Ordering::Relaxed);
             (observed, readings.join())

@@ -25,7 +25,7 @@ use tracer_common::{GcAddresses, Sampler};
 pub use btf::fs_base_offset;
 pub use c::{CProbes, GoroutineInC, OBJECTS as C_OBJECTS};
 pub use calibrate::trap_cost;
-pub use gate::{Gate, Hits, InPlace, Niceness};
+pub use gate::{Gate, Hits, InPlace, hurry};
 
 use crate::base::{Error, Result};
 use crate::event::{CCounted, Counted, Event};
