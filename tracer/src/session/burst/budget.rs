@@ -65,10 +65,9 @@ const LONGEST: f64 = 10e9;
 /// Segments of which the budget allows to see all: there is no use in many.
 const WHOLE: f64 = 1e9;
 
-/// Share of the budget that traps may spend. What else windows cost is not seen as it
-/// happens: probes are put into the code and taken out of it, pages of it are copied and
-/// mapped anew, and the processor's caches are shared with who watches. At 37 million objects
-/// a second it was a third of what was lost (`cargo xtask bench lanes`).
+/// Share of the budget that traps may spend. Windows cost a target more than their traps, and
+/// it is not known what: at 37 million objects a second this was a third of what was lost, but it did
+/// not show close to windows, nor as waiting for a CPU (docs/BENCHMARKS.md, Lanes).
 const TRAPS: f64 = 0.6;
 
 /// Objects that make a window worth the while, and that it may see in any case.

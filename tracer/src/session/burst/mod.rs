@@ -163,11 +163,13 @@ impl Windows {
 
     /// Waits in a segment.
     fn wait(&self, segment: &Segment, until_ns: u64, budget: &Budget) -> Result<Waited> {
-        let is_long = segment.end_ns - segment.begin_ns > PATIENT.as_nanos() as u64;
+        if segment.end_ns - segment.begin_ns <= PATIENT.as_nanos() as u64 {
+            return Ok(self.sleep_until(until_ns).map_or(Waited::Through, Waited::Stopped));
+        }
         let mut looked = (monotonic_ns(), self.cost()?);
         loop {
             let left = Duration::from_nanos(until_ns.saturating_sub(looked.0));
-            let some = if is_long { left.min(WATCH) } else { left };
+            let some = left.min(WATCH);
             if let Some(stopped) = self.sleep(some) {
                 return Ok(Waited::Stopped(stopped));
             }
@@ -187,11 +189,11 @@ impl Windows {
     /// allocates by itself, and when the segment ends.
     fn window(&mut self, segment: &Segment) -> Result<(Observed, Vec<Rate>, u64)> {
         let around = Around { memory: self.memory, counters: self.counters.clone(), hits: self.gate.hits() };
-        let phase = &AtomicU8::new(Around::READ);
+        let phase = AtomicU8::new(Around::READ);
         let (observed, readings) = std::thread::scope(|scope| {
             // In no hurry: the target is to run as it does by itself.
-            let readings = scope.spawn(|| around.readings(phase));
-            let observed = self.see(segment, phase);
+            let readings = scope.spawn(|| around.readings(&phase));
+            let observed = self.see(segment, &phase);
             phase.store(Around::FINISH, Ordering::Relaxed);
             (observed, readings.join())
         });
