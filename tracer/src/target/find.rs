@@ -174,6 +174,8 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(by_pid(pid).expect_err("zombie").to_string().contains("has ended"));
+        let maps = super::super::read_maps(pid).expect_err("a zombie has no memory");
+        assert_eq!(maps.to_string(), format!("process {pid} has ended"));
     }
 
     #[test]

@@ -28,7 +28,12 @@ pub fn read_maps(pid: i32) -> Result<Vec<Mapping>> {
             path,
         })
     });
-    Ok(kept.collect())
+    let kept: Vec<Mapping> = kept.collect();
+    // A process that ends gives up its memory first: then it is still there, without any.
+    if kept.is_empty() {
+        return Err(Error::failed(format!("process {pid} has ended")));
+    }
+    Ok(kept)
 }
 
 /// Run-time minus link-time address of the executable mapped from `exe` (as the link
