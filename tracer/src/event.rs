@@ -450,15 +450,29 @@ pub struct Window {
     /// When it was opened, and when it was shut or had used up its allowance.
     pub begin_ns: u64,
     pub end_ns: u64,
+    /// Length of the segment of time that it was placed in, at random.
+    pub segment_ns: u64,
     /// Objects that passed, those of lost events too.
     pub objects: u64,
-    /// How many objects each of these stands for: of the segment of time that the window
-    /// was placed in, at random.
+    /// How many objects each of these stands for, of its segment.
     pub weight: f64,
     /// By slot size, ascending, how many objects the segment holds by the rate at which the
     /// target allocates them near the window, where that is known: those seen of the size
     /// stand for so many.
     pub expected: Vec<(u64, f64)>,
+    /// By slot size, ascending, the [level](Window::level) of that rate; `None`: another one
+    /// before the window than after it. Nothing of sizes that are rare near the window.
+    pub near: Vec<(u64, Option<i32>)>,
+    /// By slot size and level, ascending, how many objects the runtime counted since the
+    /// window before, in the times at which they came at such a rate.
+    pub counted: Vec<(u64, i32, u64)>,
+}
+
+impl Window {
+    /// The level of a rate: half octaves of objects a second.
+    pub fn level(objects: f64, time_ns: f64) -> i32 {
+        (2.0 * (objects * 1e9 / time_ns).log2()).floor() as i32
+    }
 }
 
 /// What was counted and used from when the probes were in place.

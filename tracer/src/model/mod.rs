@@ -23,7 +23,7 @@ pub use censuses::Censuses;
 pub use holding::{HeldTrack, Holding, Track};
 pub use live::{AGES, Alive, Births, ByAge, Died, Fate, Live, LivePoint, Placed, median_slope};
 pub use marks::{Marked, Marks, Passed};
-pub use windows::{Batch, Windows};
+pub use windows::{Batch, Told, Windows};
 
 use crate::event::{
     Alloc, Assist, Baseline, Cost, Counters, End, Event, Frame, Gauges, GcCycle, Inferred, Judged, Phase,

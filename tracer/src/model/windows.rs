@@ -23,6 +23,8 @@ pub struct Windows {
     /// Windows in a batch, but that the last one may not be full.
     batch_size: u64,
     batches: Vec<Batch>,
+    /// By slot size and level of the rate, how many objects the runtime counted.
+    counted: BTreeMap<(u64, i32), u64>,
     /// Objects of the window under way, by the index of the call; and of which calls.
     pending: Vec<u64>,
     touched: Vec<u32>,
@@ -65,8 +67,22 @@ fn sane(weight: f64) -> f64 {
     if weight.is_finite() { weight.max(0.0) } else { 0.0 }
 }
 
-/// Estimated objects by the index of the call, ascending.
-pub type Batch = Vec<(u32, f64)>;
+/// What a batch of windows tells, by call and level, ascending.
+pub type Batch = Vec<Told>;
+
+/// What windows tell of a call.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Told {
+    /// Its index.
+    pub call: u32,
+    /// The level (`Window::level`) of the rate at which objects in slots of its size came
+    /// then; `None`: it changed.
+    pub level: Option<i32>,
+    /// Estimated objects, of the segments of these windows.
+    pub objects: f64,
+    /// Estimated objects a nanosecond in each of these windows, added up.
+    pub rate: f64,
+}
 
 impl Default for Windows {
     fn default() -> Windows {
@@ -75,6 +91,7 @@ impl Default for Windows {
             open_ns: 0,
             batch_size: 1,
             batches: Vec::new(),
+            counted: BTreeMap::new(),
             pending: Vec::new(),
             touched: Vec::new(),
         }
@@ -102,8 +119,21 @@ impl Windows {
         let weights = Weights::new(window, &seen);
         let mut estimates = Vec::with_capacity(self.touched.len());
         for call in self.touched.drain(..) {
-            let seen = std::mem::take(&mut self.pending[call as usize]);
-            estimates.push((call, seen as f64 * weights.of(slot(call))));
+            let slot = slot(call);
+            let objects = std::mem::take(&mut self.pending[call as usize]) as f64 * weights.of(slot);
+            let level = match window.near.binary_search_by_key(&slot, |(slot, _)| *slot) {
+                Ok(at) => window.near[at].1,
+                Err(_) => {
+                    let all = seen.get(&slot).copied().unwrap_or(0) as f64 * weights.of(slot);
+                    Some(Window::level(all, window.segment_ns as f64))
+                }
+            };
+            let rate = objects / window.segment_ns.max(1) as f64;
+            estimates.push(Told { call, level, objects, rate });
+        }
+        for &(slot, level, objects) in &window.counted {
+            let counted = self.counted.entry((slot, level)).or_default();
+            *counted = counted.saturating_add(objects);
         }
         match self.count.is_multiple_of(self.batch_size) {
             true => self.batches.push(estimates),
@@ -132,6 +162,12 @@ impl Windows {
         &self.batches
     }
 
+    /// By slot size and level of the rate at which they came (`Window::level`), how many
+    /// objects the runtime counted, in most of the time.
+    pub fn counted(&self) -> &BTreeMap<(u64, i32), u64> {
+        &self.counted
+    }
+
     /// The index of the batch that a window is in, counted from 0.
     pub fn batch_of(&self, window: u32) -> usize {
         (u64::from(window) / self.batch_size) as usize
@@ -143,12 +179,16 @@ fn add(batch: &mut Batch, more: &Batch) {
     *batch = summed(std::mem::take(batch));
 }
 
-/// With one entry for each call.
+/// With one entry for each call and level.
 fn summed(mut batch: Batch) -> Batch {
-    batch.sort_by_key(|(call, _)| *call);
+    let key = |told: &Told| (told.call, told.level);
+    batch.sort_by_key(key);
     batch.dedup_by(|next, kept| {
-        let same = next.0 == kept.0;
-        kept.1 += if same { next.1 } else { 0.0 };
+        let same = key(next) == key(kept);
+        if same {
+            kept.objects += next.objects;
+            kept.rate += next.rate;
+        }
         same
     });
     batch
@@ -159,7 +199,13 @@ mod tests {
     use super::*;
 
     fn window(weight: f64) -> Window {
-        Window { begin_ns: 10, end_ns: 15, weight, ..Window::default() }
+        Window { begin_ns: 10, end_ns: 15, segment_ns: 1_000_000_000, weight, ..Window::default() }
+    }
+
+    /// What each batch tells, whatever the level.
+    fn told(windows: &Windows) -> Vec<Vec<(u32, f64)>> {
+        let of = |batch: &Batch| batch.iter().map(|told| (told.call, told.objects)).collect();
+        windows.batches().iter().map(of).collect()
     }
 
     /// Without regard to slots.
@@ -177,7 +223,7 @@ mod tests {
         let weights = windows.ended(&Window { expected, ..window(3.0) }, |call| [48, 48, 8][call as usize]);
         // Of size 48 four were seen; of 64 none, so they count for nobody.
         assert_eq!((weights.of(48), weights.of(64), weights.of(8)), (25.0, 3.0, 3.0));
-        assert_eq!(windows.batches(), [vec![(0, 25.0), (1, 75.0), (2, 3.0)]]);
+        assert_eq!(told(&windows), [vec![(0, 25.0), (1, 75.0), (2, 3.0)]]);
         for weight in [f64::NAN, f64::INFINITY, -1.0] {
             windows.seen(0);
             let expected = vec![(48, weight)];
@@ -198,7 +244,7 @@ mod tests {
         ended(&mut windows, 2.0);
         ended(&mut windows, 3.0);
         assert_eq!((windows.count(), windows.open_ns()), (3, 15));
-        assert_eq!(windows.batches(), [vec![(0, 10.0), (7, 20.0)], vec![(0, 2.0)], vec![]]);
+        assert_eq!(told(&windows), [vec![(0, 10.0), (7, 20.0)], vec![(0, 2.0)], vec![]]);
     }
 
     #[test]
@@ -212,12 +258,32 @@ mod tests {
         assert_eq!(windows.batches().len(), 5000_usize.div_ceil(16));
         let sum = |of: u32| -> f64 {
             let all = windows.batches().iter().flatten();
-            all.filter(|(call, _)| *call == of).map(|(_, z)| z).sum()
+            all.filter(|told| told.call == of).map(|told| told.objects).sum()
         };
         assert_eq!(sum(9), (0..5000).map(f64::from).sum::<f64>());
         assert_eq!(sum(1), (0..5000).filter(|n| n % 3 == 1).map(f64::from).sum::<f64>());
         let of_batch: f64 = (48..64).map(f64::from).sum();
-        assert_eq!(windows.batches()[3].last(), Some(&(9, of_batch)));
+        let of_nine = |told: &&Told| told.call == 9;
+        assert_eq!(
+            windows.batches()[3].iter().filter(of_nine).map(|told| told.objects).sum::<f64>(),
+            of_batch
+        );
         assert_eq!((windows.batch_of(47), windows.batch_of(48), windows.batch_of(63)), (2, 3, 3));
+    }
+
+    #[test]
+    fn objects_have_the_level_of_the_rate_at_which_they_came() {
+        let mut windows = Windows::default();
+        let near = vec![(48, Some(7)), (64, None)];
+        let counted = vec![(48, 7, 90), (48, 8, 5)];
+        for _ in 0..2 {
+            (0..3).for_each(|call| windows.seen(call));
+            let window = Window { near: near.clone(), counted: counted.clone(), ..window(8.0) };
+            windows.ended(&window, |call| [48, 64, 96][call as usize]);
+        }
+        // Of 96 bytes one was seen, for eight in a second.
+        let levels: Vec<Option<i32>> = windows.batches()[1].iter().map(|told| told.level).collect();
+        assert_eq!(levels, [Some(7), None, Some(6)]);
+        assert_eq!(*windows.counted(), [((48, 7), 180), ((48, 8), 10)].into());
     }
 }

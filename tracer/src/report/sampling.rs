@@ -137,7 +137,7 @@ impl<'a> Estimator<'a> {
             let by_window = lives.by_window(call.index).iter();
             by_window.map(|&(window, objects)| (call.weight.slot, windows.batch_of(window), objects as f64))
         });
-        windows.deviation_of(told).hypot(variance.sqrt())
+        windows.deviation_of_all(told).hypot(variance.sqrt())
     }
 }
 

@@ -8,13 +8,20 @@
 //! clusters. Its variance is that of its linear part, the residuals z - R c, where z is what
 //! a batch tells of a call, c the same of its class, and R the ratio of their sums (Cochran,
 //! Sampling Techniques, 1977, sections 6.3 and 9A.1).
+//!
+//! A program that does now this and now that allocates at other places and at another rate.
+//! The counters tell of nearly all of the time at which rate objects of a class came, so
+//! windows are stratified by it after the fact (Cochran, section 5A.9): what came at such a
+//! rate is shared out by the windows in which it came at such a rate. Of the rest of the
+//! time they know no more than all windows tell. Windows in which the rate changed are left
+//! out, unless these are many.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
 
 use crate::event::UNKNOWN_SLOT;
-use crate::model::{State, Windows};
+use crate::model::{State, Told, Windows};
 
 /// How objects were chosen by windows of time.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -89,31 +96,141 @@ fn unit(slot: u64) -> f64 {
 pub(super) struct Estimates<'a> {
     windows: &'a Windows,
     /// By the index of the call: batches, and what each tells.
-    calls: HashMap<u32, Vec<(usize, f64)>>,
+    calls: HashMap<u32, Vec<(usize, Told)>>,
     classes: BTreeMap<Class, OfClass>,
 }
 
 /// What is known of a size class, in what the runtime counts of it.
 #[derive(Debug, Default)]
 struct OfClass {
+    whole: Ratio,
+    /// By level, ascending; none where they tell no more than the whole.
+    strata: Vec<Stratum>,
+    /// Share of what was counted of which the rate is not known.
+    unknown: f64,
+    /// Objects that these windows saw.
+    objects: u64,
+}
+
+/// Levels of the rate at which objects come.
+#[derive(Debug)]
+struct Stratum {
+    /// The highest one; and that of the typical object.
+    highest: i32,
+    level: f64,
+    ratio: Ratio,
+}
+
+impl Stratum {
+    fn new(level: i32, ratio: Ratio) -> Stratum {
+        Stratum { highest: level, level: f64::from(level), ratio }
+    }
+
+    /// Adds the one above it.
+    fn add(&mut self, upper: &Stratum) {
+        self.highest = upper.highest;
+        let weight = |stratum: &Stratum| stratum.ratio.counted.unwrap_or(0.0) + 1.0;
+        let (own, other) = (weight(self), weight(upper));
+        self.level = (self.level * own + upper.level * other) / (own + other);
+        self.ratio.add(&upper.ratio);
+    }
+}
+
+/// What each object seen stands for.
+#[derive(Debug, Default)]
+struct Ratio {
     /// What each batch tells, and their sum.
     batches: Vec<f64>,
     seen: f64,
-    /// Objects that these windows saw.
-    objects: u64,
     /// What the runtime counted; `None`: not known.
     counted: Option<f64>,
 }
 
-impl OfClass {
-    /// What each of those seen stands for.
+impl Ratio {
+    fn see(&mut self, batches: usize, batch: usize, objects: f64) {
+        self.batches.resize(batches, 0.0);
+        self.batches[batch] += objects;
+        self.seen += objects;
+    }
+
     fn calibration(&self) -> f64 {
         match self.counted {
             Some(counted) if self.seen > 0.0 => counted / self.seen,
             _ => 1.0,
         }
     }
+
+    /// Batches that saw any.
+    fn support(&self) -> usize {
+        self.batches.iter().filter(|objects| **objects > 0.0).count()
+    }
+
+    fn add(&mut self, more: &Ratio) {
+        self.batches.resize(self.batches.len().max(more.batches.len()), 0.0);
+        self.batches.iter_mut().zip(&more.batches).for_each(|(sum, objects)| *sum += objects);
+        self.seen += more.seen;
+        self.counted = Some(self.counted.unwrap_or(0.0) + more.counted.unwrap_or(0.0));
+    }
 }
+
+/// A stratum that fewer batches tell of belongs to the one next to it.
+const FEWEST: usize = 8;
+
+/// Share of what was seen that may have come while the rate changed.
+const CHANGING: f64 = 0.5;
+
+impl OfClass {
+    /// Forms strata from what was counted and what windows tell, by level; `changing` was
+    /// seen at none.
+    fn stratify(&mut self, levels: BTreeMap<i32, Ratio>, changing: f64) {
+        let Some(counted) = self.whole.counted else { return };
+        let mut strata: Vec<Stratum> =
+            levels.into_iter().map(|(level, ratio)| Stratum::new(level, ratio)).collect();
+        while strata.len() > 1
+            && let Some((least, support)) =
+                strata.iter().map(|stratum| stratum.ratio.support()).enumerate().min_by_key(|(_, n)| *n)
+            && support < FEWEST
+        {
+            let gap = |below: usize| Some(strata.get(below + 1)?.level - strata.get(below)?.level);
+            let lower = match (least.checked_sub(1).and_then(gap), gap(least)) {
+                (Some(down), Some(up)) if down <= up => least - 1,
+                (Some(_), None) => least - 1,
+                _ => least,
+            };
+            let upper = strata.remove(lower + 1);
+            strata[lower].add(&upper);
+        }
+        let known: f64 = strata.iter().filter_map(|stratum| stratum.ratio.counted).sum();
+        if strata.len() < 2 || known <= 0.0 || changing > CHANGING * self.whole.seen {
+            return;
+        }
+        // The rest of the time was like this.
+        for stratum in &mut strata {
+            stratum.ratio.counted = stratum.ratio.counted.map(|objects| objects * counted / known);
+        }
+        self.strata = strata;
+        self.unknown = (1.0 - known / counted).max(0.0);
+    }
+
+    /// `None`: seen while the rate changed, it tells nothing.
+    fn stratum(&self, level: Option<i32>) -> Option<Key> {
+        if self.strata.is_empty() {
+            return Some(None);
+        }
+        let at = self.strata.partition_point(|stratum| Some(stratum.highest) < level);
+        (level.is_some() && at < self.strata.len()).then_some(Some(at))
+    }
+
+    fn ratio(&self, key: Key) -> &Ratio {
+        key.and_then(|at| self.strata.get(at)).map_or(&self.whole, |stratum| &stratum.ratio)
+    }
+}
+
+/// The index of a stratum; `None`: the whole class.
+type Key = Option<usize>;
+
+/// Of which slot size, in which stratum, a batch has told of how many objects.
+type Item = (u64, Key, usize, f64);
 
 impl<'a> Estimates<'a> {
     /// `None`: objects were not seen in windows.
@@ -121,65 +238,101 @@ impl<'a> Estimates<'a> {
         let windows = state.windows.as_ref()?;
         let slots: HashMap<u32, u64> =
             state.calls.iter().map(|sums| (sums.index, sums.call.sampled_slot)).collect();
-        let mut calls: HashMap<u32, Vec<(usize, f64)>> = HashMap::new();
+        let mut calls: HashMap<u32, Vec<(usize, Told)>> = HashMap::new();
         let mut classes: BTreeMap<Class, OfClass> = BTreeMap::new();
         for (class, counted) in counted(state).unwrap_or_default() {
-            classes.entry(class).or_default().counted = Some(counted);
+            classes.entry(class).or_default().whole.counted = Some(counted);
         }
         for sums in state.calls.iter() {
             classes.entry(Class::of(sums.call.sampled_slot)).or_default().objects += sums.all.objects;
         }
+        let mut levels: BTreeMap<Class, (BTreeMap<i32, Ratio>, f64)> = BTreeMap::new();
+        for (&(slot, level), &objects) in windows.counted() {
+            let ratio = levels.entry(Class::of(slot)).or_default().0.entry(level).or_default();
+            ratio.counted = Some(ratio.counted.unwrap_or(0.0) + objects as f64);
+        }
+        let batches = windows.batches().len();
         for (number, batch) in windows.batches().iter().enumerate() {
-            for &(call, objects) in batch {
-                let slot = slots.get(&call).copied().unwrap_or(UNKNOWN_SLOT);
-                let class = classes.entry(Class::of(slot)).or_default();
-                class.batches.resize(windows.batches().len(), 0.0);
-                class.batches[number] += objects * unit(slot);
-                class.seen += objects * unit(slot);
-                calls.entry(call).or_default().push((number, objects));
+            for &told in batch {
+                let slot = slots.get(&told.call).copied().unwrap_or(UNKNOWN_SLOT);
+                let (class, objects) = (Class::of(slot), told.objects * unit(slot));
+                classes.entry(class).or_default().whole.see(batches, number, objects);
+                if let Some((levels, changing)) = levels.get_mut(&class) {
+                    match told.level {
+                        Some(level) => {
+                            levels.entry(level).or_default().see(batches, number, told.rate * unit(slot));
+                        }
+                        None => *changing += objects,
+                    }
+                }
+                calls.entry(told.call).or_default().push((number, told));
             }
+        }
+        for (class, (levels, changing)) in levels {
+            classes.entry(class).or_default().stratify(levels, changing);
         }
         Some(Estimates { windows, calls, classes })
     }
 
     /// What a weighted object in a slot of this size stands for.
     pub(super) fn calibration(&self, slot: u64) -> f64 {
-        self.classes.get(&Class::of(slot)).map_or(1.0, OfClass::calibration)
+        self.classes.get(&Class::of(slot)).map_or(1.0, |class| class.whole.calibration())
     }
 
     /// Objects that the call with this index allocated.
     pub(super) fn objects(&self, call: u32, slot: u64) -> f64 {
+        let Some(class) = self.classes.get(&Class::of(slot)) else { return 0.0 };
+        let told = self.items(call, slot);
+        told.map(|(_, key, _, objects)| objects * class.ratio(key).calibration()).sum()
+    }
+
+    /// What is told of a call, by stratum.
+    fn items(&self, call: u32, slot: u64) -> impl Iterator<Item = Item> {
+        let class = self.classes.get(&Class::of(slot));
         let told = self.calls.get(&call).into_iter().flatten();
-        told.map(|(_, objects)| objects).sum::<f64>() * self.calibration(slot)
+        told.filter_map(move |(batch, told)| {
+            let key = class?.stratum(told.level)?;
+            // In a stratum each window tells as much as any other.
+            Some((slot, key, *batch, if key.is_some() { told.rate } else { told.objects }))
+        })
     }
 
     /// How far the bytes that some calls allocated may be off, given the size of their slots.
-    pub(super) fn deviation(&self, calls: impl Iterator<Item = (u32, u64)>) -> f64 {
-        let told = calls.flat_map(|(call, slot)| {
-            let batches = self.calls.get(&call).into_iter().flatten();
-            batches.map(move |&(batch, objects)| (slot, batch, objects))
+    pub(super) fn deviation(&self, calls: impl Iterator<Item = (u32, u64)> + Clone) -> f64 {
+        let known = self.deviation_of(calls.clone().flat_map(|(call, slot)| self.items(call, slot)));
+        // Of the time of which the rate is not known.
+        let rest = calls.flat_map(|(call, slot)| {
+            let unknown = self.classes.get(&Class::of(slot)).map_or(0.0, |class| class.unknown);
+            let told = self.calls.get(&call).into_iter().flatten();
+            told.map(move |(batch, told)| (slot, None, *batch, told.objects * unknown))
         });
-        self.deviation_of(told)
+        known.hypot(self.deviation_of(rest))
     }
 
-    /// The standard deviation of an estimate of bytes, given of which slot size which batch
-    /// has told of how many objects.
-    pub(super) fn deviation_of(&self, told: impl Iterator<Item = (u64, usize, f64)>) -> f64 {
+    /// As `deviation`, of objects of which no rate is known, given of which slot size which
+    /// batch has told of how many.
+    pub(super) fn deviation_of_all(&self, told: impl Iterator<Item = (u64, usize, f64)>) -> f64 {
+        self.deviation_of(told.map(|(slot, batch, objects)| (slot, None, batch, objects)))
+    }
+
+    /// The standard deviation of an estimate of bytes.
+    fn deviation_of(&self, told: impl Iterator<Item = Item>) -> f64 {
         let mut residuals = vec![0.0; self.windows.batches().len()];
-        let mut sums: BTreeMap<Class, f64> = BTreeMap::new();
-        for (slot, batch, objects) in told {
+        let mut sums: BTreeMap<(Class, Key), f64> = BTreeMap::new();
+        for (slot, key, batch, objects) in told {
             let (class, z) = (Class::of(slot), objects * unit(slot));
             let Some(residual) = residuals.get_mut(batch) else { continue };
-            *residual += z * self.calibration(slot) * class.bytes();
-            *sums.entry(class).or_default() += z;
-        }
-        for (class, sum) in sums {
             let Some(of_class) = self.classes.get(&class) else { continue };
-            let scale = of_class.calibration() * class.bytes();
-            match of_class.counted {
-                Some(_) if of_class.seen > 0.0 => {
-                    for (residual, c) in residuals.iter_mut().zip(&of_class.batches) {
-                        *residual -= sum / of_class.seen * c * scale;
+            *residual += z * of_class.ratio(key).calibration() * class.bytes();
+            *sums.entry((class, key)).or_default() += z;
+        }
+        for ((class, key), sum) in sums {
+            let Some(ratio) = self.classes.get(&class).map(|class| class.ratio(key)) else { continue };
+            let scale = ratio.calibration() * class.bytes();
+            match ratio.counted {
+                Some(_) if ratio.seen > 0.0 => {
+                    for (residual, c) in residuals.iter_mut().zip(&ratio.batches) {
+                        *residual -= sum / ratio.seen * c * scale;
                     }
                 }
                 // Without a total it is the mean that is estimated.
@@ -201,7 +354,7 @@ impl<'a> Estimates<'a> {
         let classes: BTreeSet<Class> = slots.map(Class::of).collect();
         let unseen = |class: &Class| {
             let of_class = self.classes.get(class)?;
-            Some(of_class.counted? * class.bytes() * 3.0 / of_class.objects.max(3) as f64)
+            Some(of_class.whole.counted? * class.bytes() * 3.0 / of_class.objects.max(3) as f64)
         };
         classes.iter().filter_map(unseen).sum()
     }
@@ -220,9 +373,10 @@ impl<'a> Estimates<'a> {
         let mut known = false;
         let mut bytes = 0.0;
         for (class, of_class) in &self.classes {
-            known |= of_class.counted.is_some();
-            if of_class.seen == 0.0 {
-                bytes += of_class.counted.unwrap_or(0.0) * class.bytes();
+            let Ratio { counted, seen, .. } = of_class.whole;
+            known |= counted.is_some();
+            if seen == 0.0 {
+                bytes += counted.unwrap_or(0.0) * class.bytes();
             }
         }
         known.then_some(bytes as u64)
@@ -303,7 +457,32 @@ mod tests {
                 end_ns: 1,
                 objects: seen,
                 weight,
-                expected: Vec::new(),
+                ..Window::default()
+            }));
+        }
+
+        /// Half of the time the first call allocates twenty objects a microsecond, else the
+        /// second one does one; in a tenth of the windows the one becomes the other.
+        fn window_of_phases(&mut self, random: &mut fastrand::Rng) {
+            const SEGMENT_NS: u64 = 400_000_000;
+            let of_rate = |rate: f64| (SLOT, Window::level(rate, 1_000.0));
+            let (fast, slow) = (of_rate(20.0), of_rate(1.0));
+            self.made = [self.made[0] + 4_000_000, self.made[1] + 200_000];
+            let (is_fast, changes) = (random.bool(), random.u8(0..10) == 0);
+            (0..50).for_each(|n| self.see(if changes { n % 2 } else { usize::from(!is_fast) }, SLOT));
+            let (level, rate) = if is_fast { (fast.1, 20.0) } else { (slow.1, 1.0) };
+            // While probes were in place, a twentieth of the time, nobody knows.
+            let unknown = |is_so: bool, all: u64| if is_so { all - all / 10 } else { all };
+            self.state.apply(&Event::Window(Window {
+                objects: 50,
+                segment_ns: SEGMENT_NS,
+                expected: vec![(SLOT, rate * SEGMENT_NS as f64 / 1e3)],
+                near: vec![(SLOT, (!changes).then_some(level))],
+                counted: vec![
+                    (slow.0, slow.1, unknown(!is_fast, 200_000)),
+                    (fast.0, fast.1, unknown(is_fast, 4_000_000)),
+                ],
+                ..Window::default()
             }));
         }
 
@@ -342,6 +521,49 @@ mod tests {
             assert!(bias.abs() < most, "{windows} windows: bias {bias}");
             assert!((0.90..0.99).contains(&(f64::from(within) / trials)), "{windows} windows: {within}");
         }
+    }
+
+    #[test]
+    fn what_came_at_another_rate_is_told_by_other_windows() {
+        let mut random = fastrand::Rng::with_seed(5);
+        let mut within = 0;
+        for _ in 0..100 {
+            let mut simulated = Simulated::start();
+            (0..150).for_each(|_| simulated.window_of_phases(&mut random));
+            let (estimate, error) = simulated.end();
+            let [fast, slow] = simulated.made.map(|made| made as f64);
+            // An error of the one is one of the other. By windows alone it was some 30%.
+            assert!((estimate - fast).abs() < 0.05 * slow && error < 0.06 * slow, "{estimate} {error}");
+            within += u32::from((estimate - fast).abs() <= error);
+        }
+        assert!(within >= 90, "{within} of 100");
+    }
+
+    #[test]
+    fn rates_of_which_few_windows_tell_are_taken_together() {
+        let mut class =
+            OfClass { whole: Ratio { counted: Some(200.0), ..Ratio::default() }, ..OfClass::default() };
+        let ratio = |windows, counted| {
+            let mut ratio = Ratio { counted, ..Ratio::default() };
+            (0..windows).for_each(|batch| ratio.see(30, batch, 2.0));
+            ratio
+        };
+        let levels = [
+            (3, ratio(0, Some(1.0))),
+            (5, ratio(9, Some(49.0))),
+            (8, ratio(2, Some(10.0))),
+            (12, ratio(10, None)),
+            (13, ratio(0, Some(100.0))),
+        ];
+        class.stratify(levels.into(), 0.0);
+        let strata: Vec<_> =
+            class.strata.iter().map(|s| (s.highest, s.ratio.counted, s.ratio.seen)).collect();
+        // A fifth was not counted by level.
+        assert_eq!(strata, [(8, Some(75.0), 22.0), (13, Some(125.0), 20.0)]);
+        let keys = [2, 5, 8, 9, 12, 13, 14].map(|level| class.stratum(Some(level)));
+        let (lower, upper) = (Some(Some(0)), Some(Some(1)));
+        assert_eq!(keys, [lower, lower, lower, upper, upper, upper, None]);
+        assert_eq!(class.stratum(None), None);
     }
 
     #[test]

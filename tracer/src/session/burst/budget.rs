@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use super::weight::{Observed, Rate};
+use super::rate::Rate;
+use super::weight::Observed;
 use crate::event::Cost;
 
 /// A time with one window in it, CLOCK_MONOTONIC nanoseconds.
@@ -170,7 +171,7 @@ impl Budget {
         let open_ns = observed.end_ns.saturating_sub(observed.begin_ns).max(1) as f64;
         let seen = observed.objects as f64 / open_ns;
         // As fast as that may come in the next window.
-        let slowed = |rate: &Rate| rate.objects / (1.0 + rate.objects * self.trap_ns / self.cpus.max(1.0));
+        let slowed = |rate: &Rate| rate.all() / (1.0 + rate.all() * self.trap_ns / self.cpus.max(1.0));
         self.pace = rates.iter().map(slowed).fold(seen.max(self.pace * FADING), f64::max);
         // These hits are not what is spent outside.
         self.looked.cost.hits += hits;

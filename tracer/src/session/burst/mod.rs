@@ -5,17 +5,20 @@
 //! and removing probes makes it wait for the kernel.
 
 mod budget;
+mod rate;
 mod weight;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use self::budget::{Budget, Segment};
-use self::weight::{Observed, Rate, Reading, rate};
+use self::rate::{ENOUGH, NEAR_NS, NEXT_NS, Rate, Reading, around, by_level, near};
+use self::weight::Observed;
 use super::Options;
 use super::overhead::Meter;
 use crate::base::{Error, Result, monotonic_ns};
@@ -117,11 +120,8 @@ struct Windows {
 /// How long the target is looked at before the first window.
 const FIRST_LOOK: Duration = Duration::from_millis(50);
 
-/// How long the target's own rate is looked at after probes are removed, at least.
-const AFTER: Duration = Duration::from_millis(2);
-
-/// Between two readings of the counters.
-const BETWEEN_READINGS: Duration = Duration::from_millis(1);
+/// How long the target's own rate is looked at closely after a window, at least.
+const AFTER: Duration = Duration::from_millis(4);
 
 /// Segments that last longer than this end early when the target becomes busier: else one
 /// window would stand for much that it knows nothing of.
@@ -135,6 +135,35 @@ const LOOK: Range<Duration> = Duration::from_millis(1)..Duration::from_millis(20
 
 impl Windows {
     fn run(&mut self, percent: f64, pays_others: bool) -> Result<Stopped> {
+        let reader = Reader {
+            memory: self.memory,
+            counters: self.counters.clone(),
+            hits: self.gate.hits(),
+            pace: AtomicU8::new(Reader::FAR),
+            readings: Mutex::default(),
+        };
+        let reader = &reader;
+        std::thread::scope(|scope| {
+            // In no hurry: the target is to run as it does by itself.
+            let thread = scope.spawn(|| reader.run());
+            let set_pace = |pace| {
+                reader.pace.store(pace, Ordering::Relaxed);
+                thread.thread().unpark();
+            };
+            let result = self.segments(percent, pays_others, reader, set_pace);
+            set_pace(Reader::END);
+            let read = thread.join();
+            read.map_err(|_| Error::failed("reading the counters panicked"))?.and(result)
+        })
+    }
+
+    fn segments(
+        &mut self,
+        percent: f64,
+        pays_others: bool,
+        reader: &Reader,
+        set_pace: impl Fn(u8),
+    ) -> Result<Stopped> {
         let mut begin_ns = monotonic_ns();
         let mut budget = Budget::new(percent, pays_others, self.meter.trap_ns(), begin_ns, self.cost()?);
         if let Some(stopped) = self.sleep_until(begin_ns + FIRST_LOOK.as_nanos() as u64) {
@@ -151,8 +180,16 @@ impl Windows {
                 Waited::Stopped(stopped) => return Ok(stopped),
             }
             let before = self.cost()?;
-            let (observed, rates, end_ns) = self.window(&segment)?;
-            budget.window(before, &observed, &rates, self.cost()?);
+            let observed = self.window(&segment, &set_pace)?;
+            let after = self.cost()?;
+            let stopped = self.sleep(AFTER);
+            set_pace(Reader::FAR);
+            let end_ns = segment.end_ns.max(monotonic_ns());
+            let rates = self.tell(&segment, end_ns, &observed, &reader.take());
+            budget.window(before, &observed, &rates, after);
+            if let Some(stopped) = stopped {
+                return Ok(stopped);
+            }
             begin_ns = match self.wait(&segment, end_ns, &budget)? {
                 Waited::Through => end_ns,
                 Waited::Outdated => monotonic_ns(),
@@ -185,46 +222,13 @@ impl Windows {
         }
     }
 
-    /// Opens a window, shuts it, and tells of it. Returns also at which rates the target
-    /// allocates by itself, and when the segment ends.
-    fn window(&mut self, segment: &Segment) -> Result<(Observed, Vec<Rate>, u64)> {
-        let around = Around { memory: self.memory, counters: self.counters.clone(), hits: self.gate.hits() };
-        let phase = AtomicU8::new(Around::READ);
-        let (observed, readings) = std::thread::scope(|scope| {
-            // In no hurry: the target is to run as it does by itself.
-            let readings = scope.spawn(|| around.readings(&phase));
-            let observed = self.see(segment, &phase);
-            phase.store(Around::FINISH, Ordering::Relaxed);
-            (observed, readings.join())
-        });
-        let observed = observed?;
-        let readings = readings.map_err(|_| Error::failed("reading the counters panicked"))??;
-        let (before, after) = readings.split_at(readings.partition_point(|r| r.time_ns < observed.begin_ns));
-        let rates = [rate(before.iter().rev()), rate(after.iter())];
-        let rates: Vec<Rate> = rates.into_iter().flatten().collect();
-        let trap_ns = self.meter.trap_ns();
-        let end_ns = segment.end_ns.max(monotonic_ns());
-        let length_ns = end_ns - segment.begin_ns;
-        let weight = observed.weight(length_ns, trap_ns, &rates);
-        let expected = observed.expected(length_ns, trap_ns, &rates);
-        let Observed { begin_ns, end_ns: shut_ns, objects, .. } = observed;
-        log::debug!(
-            "window of {:.1} ms for {:.1} ms: {objects} objects of {}, {:.1}% of its time traps, weight {weight:.1}, of sizes {expected:?}",
-            (shut_ns - begin_ns) as f64 / 1e6,
-            length_ns as f64 / 1e6,
-            segment.allowance,
-            100.0 * observed.traps(trap_ns),
-        );
-        self.gate.tell(Event::Window(Window { begin_ns, end_ns: shut_ns, objects, weight, expected }));
-        Ok((observed, rates, end_ns))
-    }
-
     /// Places the probes, has the gate open for a time, and removes them.
-    fn see(&mut self, segment: &Segment, phase: &AtomicU8) -> Result<Observed> {
+    fn window(&mut self, segment: &Segment, set_pace: impl Fn(u8)) -> Result<Observed> {
+        set_pace(Reader::NEAR);
         let probes = self.gate.place()?;
-        phase.store(Around::PAUSE, Ordering::Relaxed);
+        set_pace(Reader::PAUSE);
         let observed = self.open(segment)?;
-        phase.store(Around::READ, Ordering::Relaxed);
+        set_pace(Reader::NEAR);
         drop(probes);
         Ok(observed)
     }
@@ -254,6 +258,29 @@ impl Windows {
         }
     }
 
+    /// Tells of the window of a segment that ends then, given the readings since the one before;
+    /// at which rates the target allocates by itself around it.
+    fn tell(&self, segment: &Segment, end_ns: u64, observed: &Observed, readings: &[Reading]) -> Vec<Rate> {
+        let rates = around(readings, observed.begin_ns, NEAR_NS);
+        let trap_ns = self.meter.trap_ns();
+        let segment_ns = end_ns - segment.begin_ns;
+        let weight = observed.weight(segment_ns, trap_ns, &rates);
+        let expected = observed.expected(segment_ns, trap_ns, &rates);
+        let near = near(&around(readings, observed.begin_ns, NEXT_NS));
+        let counted = by_level(readings);
+        let Observed { begin_ns, end_ns, objects, .. } = *observed;
+        log::debug!(
+            "window of {:.1} ms for {:.1} ms: {objects} objects of {}, {:.1}% of its time traps, weight {weight:.1}, of sizes {expected:?}, near {near:?}, counted {counted:?}",
+            (end_ns - begin_ns) as f64 / 1e6,
+            segment_ns as f64 / 1e6,
+            segment.allowance,
+            100.0 * observed.traps(trap_ns),
+        );
+        let window = Window { begin_ns, end_ns, segment_ns, objects, weight, expected, near, counted };
+        self.gate.tell(Event::Window(window));
+        rates
+    }
+
     fn cost(&self) -> Result<Cost> {
         self.meter.read(self.gate.hits().read()?).ok_or_else(|| Error::failed("the target has ended"))
     }
@@ -270,40 +297,78 @@ impl Windows {
     }
 }
 
-/// What reads the runtime's counters while probes are placed and removed, which the target
-/// hardly notices: so they tell how fast it allocates by itself.
-struct Around {
+/// What reads the runtime's counters, which the target hardly notices: so they tell how fast
+/// it allocates by itself.
+struct Reader {
     memory: LiveMemory,
     counters: CounterReader,
     hits: Hits,
+    pace: AtomicU8,
+    /// Since the latest one of the window before.
+    readings: Mutex<Vec<Reading>>,
 }
 
-impl Around {
-    /// What it is to do.
-    const READ: u8 = 0;
-    const PAUSE: u8 = 1;
-    /// Read for some more time, then end.
-    const FINISH: u8 = 2;
+impl Reader {
+    /// Its pace: all the time; close to a window; not at all; and no more.
+    const FAR: u8 = 0;
+    const NEAR: u8 = 1;
+    const PAUSE: u8 = 2;
+    const END: u8 = 3;
 
-    fn readings(&self, phase: &AtomicU8) -> Result<Vec<Reading>> {
-        let mut readings = Vec::new();
-        let mut finish = None;
+    /// Between two readings close to a window, and so many of them.
+    const CLOSE: Duration = Duration::from_millis(1);
+    const FEW: u32 = 8;
+
+    /// Between two others; the longest where next to nothing is allocated.
+    const APART: Range<Duration> = Duration::from_millis(10)..Duration::from_millis(50);
+
+    /// Pauses are this many times as long as a reading takes, at least: with many Ps there
+    /// is much to read.
+    const PAUSE_RATIO: u32 = 20;
+
+    fn run(&self) -> Result<()> {
+        let mut near = 0;
         loop {
-            let now = Instant::now();
-            let phase = phase.load(Ordering::Relaxed);
-            if phase == Around::FINISH && now > *finish.get_or_insert(now + AFTER) {
-                return Ok(readings);
+            let pace = self.pace.load(Ordering::Relaxed);
+            near = if pace == Reader::NEAR { near + 1 } else { 0 };
+            // Whoever sets the pace wakes this thread, also if it comes before.
+            match pace {
+                Reader::END => return Ok(()),
+                Reader::PAUSE => std::thread::park(),
+                _ => {
+                    let (took, is_idle) = self.read()?;
+                    std::thread::park_timeout(match near {
+                        1..Reader::FEW => Reader::CLOSE,
+                        _ if is_idle => Reader::APART.end,
+                        _ => Reader::APART.start.max(took * Reader::PAUSE_RATIO),
+                    });
+                }
             }
-            if phase != Around::PAUSE {
-                readings.push(self.reading()?);
-            }
-            std::thread::sleep(BETWEEN_READINGS);
         }
     }
 
-    fn reading(&self) -> Result<Reading> {
+    /// Adds a reading; how long it took, and whether the target hardly allocated since the
+    /// latest one.
+    fn read(&self) -> Result<(Duration, bool)> {
         let counters = self.counters.read(&self.memory)?.value;
+        let took = Duration::from_nanos(counters.end_ns.saturating_sub(counters.begin_ns));
         let time_ns = counters.begin_ns.midpoint(counters.end_ns);
-        Ok(Reading { time_ns, objects: counters.objects, by_slot: counters.by_slot, hits: self.hits.read()? })
+        let objects = counters.objects;
+        let reading = Reading { time_ns, objects, by_slot: counters.by_slot, hits: self.hits.read()? };
+        let mut readings = self.lock();
+        let is_idle = readings.last().is_some_and(|last| objects.saturating_sub(last.objects) < ENOUGH);
+        readings.push(reading);
+        Ok((took, is_idle))
+    }
+
+    /// All since the latest one that was taken before, with that.
+    fn take(&self) -> Vec<Reading> {
+        let mut readings = self.lock();
+        let latest = readings.last().cloned();
+        std::mem::replace(&mut *readings, latest.into_iter().collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Reading>> {
+        self.readings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,6 @@
 //! How many objects one that was seen in a window stands for.
 
-use std::collections::BTreeMap;
-
+use super::rate::{Rate, common, mean};
 use crate::event::Cost;
 
 /// What was seen of a window.
@@ -50,7 +49,7 @@ impl Observed {
         if traps <= SLIGHTLY_SLOWED {
             return by_time(traps);
         }
-        let by_rate = mean(rates, |rate| rate.objects) * segment_ns as f64 / self.objects as f64;
+        let by_rate = mean(rates, Rate::all) * segment_ns as f64 / self.objects as f64;
         by_rate.max(by_time(traps * SURE))
     }
 
@@ -63,80 +62,9 @@ impl Observed {
         if self.traps(trap_ns) <= SLIGHTLY_SLOWED {
             return Vec::new();
         }
-        let mut counted: BTreeMap<u64, u64> = BTreeMap::new();
-        for (slot, objects) in rates.iter().flat_map(|rate| &rate.counted) {
-            *counted.entry(*slot).or_default() += objects;
-        }
-        let known = counted.into_iter().filter(|(_, objects)| *objects >= ENOUGH);
         let expected = |slot| mean(rates, |rate| rate.of(slot)) * segment_ns as f64;
-        known.map(|(slot, _)| (slot, expected(slot))).collect()
+        common(rates).into_iter().map(|slot| (slot, expected(slot))).collect()
     }
-}
-
-/// 0 of none.
-fn mean(rates: &[Rate], of: impl Fn(&Rate) -> f64) -> f64 {
-    rates.iter().map(of).sum::<f64>() / rates.len().max(1) as f64
-}
-
-/// Objects of a size that tell how fast they come.
-const ENOUGH: u64 = 50;
-
-/// The runtime's counters of objects at some time, all and by slot size, and the traps by
-/// then.
-#[derive(Debug, Clone)]
-pub(super) struct Reading {
-    pub(super) time_ns: u64,
-    pub(super) objects: u64,
-    pub(super) by_slot: Vec<(u64, u64)>,
-    pub(super) hits: u64,
-}
-
-/// How fast a target allocates by itself.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Rate {
-    /// Objects a nanosecond.
-    pub(super) objects: f64,
-    time_ns: u64,
-    /// Of each slot size, in this time.
-    counted: BTreeMap<u64, u64>,
-}
-
-impl Rate {
-    /// Objects in slots of a size, a nanosecond.
-    fn of(&self, slot: u64) -> f64 {
-        self.counted.get(&slot).copied().unwrap_or(0) as f64 / self.time_ns as f64
-    }
-}
-
-/// Readings this far from the first one still tell of it.
-const NEAR_NS: u64 = 4_000_000;
-
-/// How fast the target allocates while no allocation traps, near the first such readings;
-/// these may go forward or back in time. `None`: there is no telling.
-pub(super) fn rate<'a>(readings: impl Iterator<Item = &'a Reading>) -> Option<Rate> {
-    let readings: Vec<&Reading> = readings.collect();
-    let mut first = None;
-    let (mut objects, mut time_ns) = (0, 0);
-    let mut counted: BTreeMap<u64, u64> = BTreeMap::new();
-    for pair in readings.windows(2) {
-        let [a, b] = pair else { continue };
-        let made = a.objects.abs_diff(b.objects);
-        // Each object is a trap while probes are in place; of others there are few.
-        if a.hits.abs_diff(b.hits) > made / 2 {
-            continue;
-        }
-        if a.time_ns.abs_diff(*first.get_or_insert(a.time_ns)) >= NEAR_NS {
-            break;
-        }
-        objects += made;
-        time_ns += a.time_ns.abs_diff(b.time_ns);
-        let before: BTreeMap<u64, u64> = a.by_slot.iter().copied().collect();
-        for (slot, after) in &b.by_slot {
-            let made = before.get(slot).copied().unwrap_or(0).abs_diff(*after);
-            *counted.entry(*slot).or_default() += made;
-        }
-    }
-    (time_ns > 0).then(|| Rate { objects: objects as f64 / time_ns as f64, time_ns, counted })
 }
 
 #[cfg(test)]
@@ -154,13 +82,14 @@ mod tests {
 
     /// Objects a nanosecond, in a millisecond; all in slots of 48 bytes.
     fn own(objects: f64) -> Rate {
-        Rate { objects, time_ns: 1_000_000, counted: [(48, (objects * 1e6) as u64)].into() }
+        let objects = (objects * 1e6) as u64;
+        Rate { time_ns: 1_000_000, objects, by_slot: [(48, objects)].into() }
     }
 
     #[test]
     fn sizes_are_expected_as_they_came_around_the_window() {
         let (segment_ns, mut after) = (200_000_000, own(0.01));
-        after.counted.extend([(64, 2_000), (96, 40)]);
+        after.by_slot.extend([(64, 2_000), (96, 40)]);
         let rates = [own(0.02), after];
         // Of the last there are too few to tell.
         let expected = observed(1900).expected(segment_ns, TRAP_NS, &rates);
@@ -190,25 +119,5 @@ mod tests {
         assert!((nothing_known - 100.0 / (1.0 - 0.95 * SURE)).abs() < 1e-6, "{nothing_known}");
         // It had stopped by then.
         assert_eq!(observed(1900).weight(200_000_000, TRAP_NS, &[own(0.0), own(1e-6)]), nothing_known);
-    }
-
-    #[test]
-    fn readings_with_traps_tell_nothing_of_the_own_rate() {
-        let reading = |ms: u64, objects, hits| {
-            let by_slot = vec![(48, objects / 2), (64, objects - objects / 2)];
-            Reading { time_ns: ms * 1_000_000, objects, by_slot, hits }
-        };
-        // Ten million objects a second, traps from the third reading to the fourth.
-        let mut readings = vec![reading(1, 0, 0), reading(2, 10_000, 0), reading(3, 20_000, 2)];
-        readings.push(reading(4, 21_000, 1_001));
-        let own = rate(readings.iter().rev()).expect("known");
-        assert!((own.objects - 0.01).abs() < 1e-9 && (own.of(48) - 0.005).abs() < 1e-9, "{own:?}");
-        assert_eq!(rate(readings[2..].iter()), None);
-        readings.extend((5..40).map(|ms| reading(ms, 21_000 + 5_000 * (ms - 4), 1_002)));
-        let after = rate(readings[3..].iter()).expect("known");
-        assert!((after.objects - 0.005).abs() < 1e-9, "{after:?}");
-        assert_eq!(rate([reading(1, 5, 0)].iter()), None);
-        let idle = rate([reading(1, 5, 0), reading(2, 5, 0)].iter()).expect("known");
-        assert_eq!((idle.objects, idle.of(48)), (0.0, 0.0));
     }
 }
