@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use clap::builder::PossibleValuesParser;
 use serde::Deserialize;
 use xtask::go::{self, GoLine};
 use xtask::process::Process;
@@ -21,13 +22,23 @@ pub(super) struct Args {
     #[arg(long, value_name = "LINE", default_value = "1.26")]
     go: String,
     /// Only these watchers, by the names in the table
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        value_parser = PossibleValuesParser::new(WATCHERS.map(|w| w.name)),
+    )]
     only: Vec<String>,
     /// Write the plot to this file
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
     /// Only these loads, by the names in the table
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        value_parser = PossibleValuesParser::new(LOADS.map(|l| l.name)),
+    )]
     loads: Vec<String>,
     /// Rounds of a watcher that takes little; one that takes much has a quarter of them
     #[arg(long, default_value_t = 16)]
