@@ -8,6 +8,8 @@
 mod census;
 mod holders;
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 pub use census::{Census, FinalizerCensus, GoroutineCensus, GoroutineGroup, MemoryCensus, SizeClassCensus};
@@ -469,9 +471,14 @@ pub struct Window {
 }
 
 impl Window {
+    /// The levels that there are: from an object in a hundred years to more than a machine
+    /// can make.
+    pub const LEVELS: RangeInclusive<i32> = -64..=128;
+
     /// The level of a rate: half octaves of objects a second.
     pub fn level(objects: f64, time_ns: f64) -> i32 {
-        (2.0 * (objects * 1e9 / time_ns).log2()).floor() as i32
+        let level = 2.0 * (objects * 1e9 / time_ns).log2();
+        (level.floor() as i32).clamp(*Window::LEVELS.start(), *Window::LEVELS.end())
     }
 }
 

@@ -122,7 +122,7 @@ impl Windows {
             let slot = slot(call);
             let objects = std::mem::take(&mut self.pending[call as usize]) as f64 * weights.of(slot);
             let level = match window.near.binary_search_by_key(&slot, |(slot, _)| *slot) {
-                Ok(at) => window.near[at].1,
+                Ok(at) => window.near[at].1.filter(|level| Window::LEVELS.contains(level)),
                 Err(_) => {
                     let all = seen.get(&slot).copied().unwrap_or(0) as f64 * weights.of(slot);
                     Some(Window::level(all, window.segment_ns as f64))
@@ -131,7 +131,9 @@ impl Windows {
             let rate = objects / window.segment_ns.max(1) as f64;
             estimates.push(Told { call, level, objects, rate });
         }
-        for &(slot, level, objects) in &window.counted {
+        // Others are of a damaged capture; there could be any number of them.
+        let is_level = |(_, level, _): &&(u64, i32, u64)| Window::LEVELS.contains(level);
+        for &(slot, level, objects) in window.counted.iter().filter(is_level) {
             let counted = self.counted.entry((slot, level)).or_default();
             *counted = counted.saturating_add(objects);
         }
@@ -275,7 +277,7 @@ mod tests {
     fn objects_have_the_level_of_the_rate_at_which_they_came() {
         let mut windows = Windows::default();
         let near = vec![(48, Some(7)), (64, None)];
-        let counted = vec![(48, 7, 90), (48, 8, 5)];
+        let counted = vec![(48, 7, 90), (48, 8, 5), (48, i32::MAX, 1)];
         for _ in 0..2 {
             (0..3).for_each(|call| windows.seen(call));
             let window = Window { near: near.clone(), counted: counted.clone(), ..window(8.0) };
