@@ -107,7 +107,7 @@ pub async fn record<W: Write>(
     recorder.follow(target, &layout, &source, options).await?;
     recorder.observer.ready()?;
     // Not before a program of ours runs: there is nothing to learn of it.
-    let mut bursts = recorder.start_bursts(&mut source, options)?;
+    let mut bursts = recorder.start_bursts(&mut source, &watch, options)?;
     let (mut holders, note) = HolderScan::start(options.evidence, target, &layout, memory);
     recorder.take(note)?;
 
@@ -323,10 +323,15 @@ impl<'a, W: Write> Recorder<'a, W> {
     }
 
     /// Begins to open windows on allocations, if the source is made for that.
-    fn start_bursts(&self, source: &mut LiveSource, options: &Options) -> Result<Option<Bursts>> {
+    fn start_bursts(
+        &self,
+        source: &mut LiveSource,
+        watch: &Watch,
+        options: &Options,
+    ) -> Result<Option<Bursts>> {
         let Some(gate) = source.gate() else { return Ok(None) };
         let counters = self.counters.as_ref().map(|counters| counters.reader.clone());
-        Bursts::start(gate, counters, *self.memory, self.meter, options).map(Some)
+        Bursts::start(gate, counters, *self.memory, self.meter, watch.clone(), options).map(Some)
     }
 
     /// Sees to it that no window is open, and that all that were are told.

@@ -20,7 +20,7 @@ pub enum Ended {
 /// Watches one process.
 ///
 /// It is polled: a pidfd would tell of an exit at once, but never of an execve.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Watch {
     pid: i32,
     image: Image,

@@ -26,6 +26,7 @@ use crate::event::{Cost, Event, Window};
 use crate::memory::LiveMemory;
 use crate::runtime::CounterReader;
 use crate::source::live::{Gate, Hits, hurry};
+use crate::target::Watch;
 
 /// The thread, until it is told to stop.
 pub(super) struct Bursts {
@@ -45,6 +46,7 @@ impl Bursts {
         counters: Option<CounterReader>,
         memory: LiveMemory,
         meter: Option<Meter>,
+        watch: Watch,
         options: &Options,
     ) -> Result<Bursts> {
         let counters = counters.ok_or_else(|| {
@@ -58,10 +60,10 @@ impl Bursts {
         let run = move || {
             // Every trap counts from when probes are in place until they are gone.
             hurry();
-            let mut windows = Windows { gate, counters, memory, meter, stopped };
+            let mut windows = Windows { gate, counters, memory, meter, watch, stopped };
             let result = match windows.run(percent, pays_others) {
-                // Whatever failed, it is because the target has ended.
-                Err(_) if windows.cost().is_err() => Ok(()),
+                // Whatever failed, it is because the target has ended, which others tell.
+                Err(_) if windows.watch.ended().is_some() => Ok(()),
                 result => result.map(|_| ()),
             };
             // Nobody may be waiting.
@@ -114,6 +116,7 @@ struct Windows {
     counters: CounterReader,
     memory: LiveMemory,
     meter: Meter,
+    watch: Watch,
     stopped: Receiver<()>,
 }
 
@@ -152,8 +155,7 @@ impl Windows {
             };
             let result = self.segments(percent, pays_others, reader, set_pace);
             set_pace(Reader::END);
-            let read = thread.join();
-            read.map_err(|_| Error::failed("reading the counters panicked"))?.and(result)
+            result
         })
     }
 
@@ -185,7 +187,12 @@ impl Windows {
             let stopped = self.sleep(AFTER);
             set_pace(Reader::FAR);
             let end_ns = segment.end_ns.max(monotonic_ns());
-            let rates = self.tell(&segment, end_ns, &observed, &reader.take());
+            let mut readings = reader.take();
+            if self.watch.ended().is_some() {
+                // They may be of another program's memory.
+                readings.clear();
+            }
+            let rates = self.tell(&segment, end_ns, &observed, &readings);
             budget.window(before, &observed, &rates, after);
             if let Some(stopped) = stopped {
                 return Ok(stopped);
@@ -326,17 +333,21 @@ impl Reader {
     /// is much to read.
     const PAUSE_RATIO: u32 = 20;
 
-    fn run(&self) -> Result<()> {
+    fn run(&self) {
         let mut near = 0;
         loop {
             let pace = self.pace.load(Ordering::Relaxed);
             near = if pace == Reader::NEAR { near + 1 } else { 0 };
             // Whoever sets the pace wakes this thread, also if it comes before.
             match pace {
-                Reader::END => return Ok(()),
+                Reader::END => return,
                 Reader::PAUSE => std::thread::park(),
                 _ => {
-                    let (took, is_idle) = self.read()?;
+                    // Ps may come and go while they are read; what is missing is one reading.
+                    let (took, is_idle) = self.read().unwrap_or_else(|e| {
+                        log::debug!("runtime counters: {e}");
+                        (Duration::ZERO, true)
+                    });
                     std::thread::park_timeout(match near {
                         1..Reader::FEW => Reader::CLOSE,
                         _ if is_idle => Reader::APART.end,
