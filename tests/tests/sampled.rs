@@ -8,7 +8,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tests::lives::{Amount, Sampled, Truth, sites_of, step};
 use tests::report::Site;
-use tests::{GoLine, NEWEST, PATIENCE, Process, Report, Variant, build, check_programs, go_lines};
+use tests::{
+    GoLine, NEWEST, PATIENCE, Process, Report, Variant, build, check_lines, check_programs, go_lines,
+};
 use tests::{run_heaptap, start_target};
 
 const RATE: u64 = 4096;
@@ -240,6 +242,19 @@ mod privileged {
             assert!(said, "{line}: {}", ended.stderr);
         }
         Ok(())
+    }
+
+    #[test]
+    fn ps_that_sample_by_the_rate_are_not_looked_at() -> Result<()> {
+        check_lines(|line| {
+            let mut recorded = record(line, Variant::Stripped, RATE, &["-vv"])?;
+            step(&mut recorded.target, "hold")?;
+            let settled = |line: &str| line.contains("every P samples by this rate: true");
+            recorded.recording.stderr_line(settled, PATIENCE)?;
+            let (report, ..) = recorded.after(&["hold"])?;
+            ensure!(report.totals.alloc_objects > 0, "no samples since");
+            Ok(())
+        })
     }
 
     #[test]

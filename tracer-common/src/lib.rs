@@ -112,6 +112,8 @@ pub struct Sampler {
     pub mcache_rate: u64,
     /// Not 0: the rate was another one until after the probes were attached.
     pub was_set: u64,
+    /// Not 0: no P is left that would sample an object for another reason than this rate.
+    pub is_settled: u64,
 }
 
 impl Sampler {

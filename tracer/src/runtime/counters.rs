@@ -111,6 +111,15 @@ impl CounterReader {
         Ok(Noted { value: last, notes: vec![note.to_owned()] })
     }
 
+    /// The word at this offset of each P's mcache.
+    ///
+    /// # Errors
+    /// When the process's memory cannot be read.
+    pub fn mcache_words(&self, memory: &impl ProcessMemory, offset: u64) -> Result<Vec<u64>> {
+        let fields = self.mcaches(memory)?.into_iter().map(|mcache| mcache.wrapping_add(offset));
+        Ok(words(&read_each(memory, fields, 8)?).collect())
+    }
+
     /// The mcache of each P that has one. They stay while the number of Ps does.
     fn mcaches(&self, memory: &impl ProcessMemory) -> Result<Vec<u64>> {
         let len = memory.read_u64(self.allp.wrapping_add(8))?;

@@ -8,6 +8,8 @@ use nix::unistd::Pid;
 
 use crate::base::{Error, Result};
 use crate::event::Cost;
+use crate::plan::CostClass;
+use crate::source::live::{Method, trap_cost};
 
 /// Tells what the probes cost, from when they were placed.
 ///
@@ -40,6 +42,18 @@ impl Meter {
         let now: Duration = clock_gettime(self.clock).ok()?.into();
         let cpu_ns = now.saturating_sub(self.begin).as_nanos() as u64;
         Some(Cost { hits, trap_ns: self.trap_ns, cpu_ns })
+    }
+}
+
+/// For how many traps one on a single-stepped instruction counts, as at the ends of regions and
+/// of C's functions.
+pub(super) fn step_traps(are_any: bool, trap: &Result<Duration>) -> Result<u64> {
+    match trap {
+        Ok(trap) if are_any => {
+            let step = trap_cost(Method::Auto, false, CostClass::SingleStepped)?;
+            Ok(((step.as_nanos() as f64 / trap.as_nanos().max(1) as f64).round() as u64).max(1))
+        }
+        _ => Ok(1),
     }
 }
 

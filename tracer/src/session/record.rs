@@ -17,7 +17,7 @@ use super::holders::HolderScan;
 use super::judge::Judge;
 use super::observer::Observer;
 use super::options::{Mode, Options};
-use super::overhead::{Breaker, Meter};
+use super::overhead::{Breaker, Meter, step_traps};
 use super::reading::PromptReader;
 use super::sampler::Sampler;
 use super::wait::{elapsed, stop_signal, until};
@@ -86,7 +86,7 @@ pub async fn record<W: Write>(
     let watch = Watch::new(pid)?;
     let trap = trap_cost(Method::Auto, options.counts_only, CostClass::Emulated);
     let attach = AttachOptions {
-        sampler: sampler.as_ref().map(|sampler| sampler.in_kernel(&layout)),
+        sampler: sampler.as_ref().map(Sampler::in_kernel),
         curg: Some(CurgOffsets { g_m: layout.g.m as u32, m_curg: layout.m.curg as u32 }),
         g_goid: layout.g.goid as u32,
         step_traps: step_traps(!marks.is_empty() || c.is_some(), &trap)?,
@@ -134,7 +134,7 @@ pub async fn record<W: Write>(
                 recorder.read_counters(&mut source)?;
                 recorder.read_c_counts(&mut source)?;
                 recorder.tell_cost(&source)?;
-                recorder.check_sampler()?;
+                recorder.check_sampler(&mut source)?;
                 recorder.writer.flush()?;
                 recorder.tell_second()?;
                 if started.elapsed() < TICK {
@@ -164,7 +164,7 @@ pub async fn record<W: Write>(
     recorder.end_bursts(&mut source, &mut bursts).await?;
     recorder.read_counters(&mut source)?;
     recorder.tell_cost(&source)?;
-    recorder.check_sampler()?;
+    recorder.check_sampler(&mut source)?;
     recorder.judge_the_rest(&mut source, &watch).await?;
     recorder.gather_evidence(&watch, true)?;
     recorder.take(HolderScan::last(&mut holders, &recorder.state).await)?;
@@ -178,18 +178,6 @@ pub async fn record<W: Write>(
         recorder.take(batch)?;
     }
     recorder.finish(reason)
-}
-
-/// For how many traps one on a single-stepped instruction counts, as at the ends of regions and
-/// of C's functions.
-fn step_traps(are_any: bool, trap: &Result<Duration>) -> Result<u64> {
-    match trap {
-        Ok(trap) if are_any => {
-            let step = trap_cost(Method::Auto, false, CostClass::SingleStepped)?;
-            Ok(((step.as_nanos() as f64 / trap.as_nanos().max(1) as f64).round() as u64).max(1))
-        }
-        _ => Ok(1),
-    }
 }
 
 fn attach_options<'a>(
@@ -570,8 +558,14 @@ impl<'a, W: Write> Recorder<'a, W> {
     }
 
     /// Says when the program has changed the rate of samples, as it should not.
-    fn check_sampler(&mut self) -> Result<()> {
-        let changed = self.sampler.as_ref().and_then(|sampler| sampler.changed(self.memory));
+    fn check_sampler(&mut self, source: &mut LiveSource) -> Result<()> {
+        let Some(sampler) = &mut self.sampler else { return Ok(()) };
+        if let Some(counters) = &self.counters
+            && let Some(settled) = sampler.settle(&counters.reader, self.memory)
+        {
+            source.set_sampler(&settled)?;
+        }
+        let changed = sampler.changed(self.memory);
         changed.map_or(Ok(()), |note| self.put(Event::Note(note)))
     }
 

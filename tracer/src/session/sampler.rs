@@ -3,7 +3,7 @@
 use super::rate::SetRate;
 use crate::base::{Error, Result};
 use crate::memory::{ProcessMemory, Word};
-use crate::runtime::{Layout, ProfileReader};
+use crate::runtime::{CounterReader, Layout, ProfileReader};
 use crate::target::Identity;
 
 pub(super) struct Sampler {
@@ -14,6 +14,8 @@ pub(super) struct Sampler {
     own: u64,
     /// While the rate is not the program's own.
     set: Option<SetRate>,
+    /// How the eBPF program tells which samples to leave out.
+    in_kernel: tracer_common::Sampler,
 }
 
 impl Sampler {
@@ -30,7 +32,20 @@ impl Sampler {
         let reader = ProfileReader::new(&target.binary, layout, target.target.load_bias)?;
         let own = reader.rate(memory)? as u64;
         match rate.or_else(|| u64::try_from(own as i64).ok()) {
-            Some(rate @ 1..) => Ok(Sampler { reader, rate, own, set: None }),
+            Some(rate @ 1..) => {
+                let in_kernel = tracer_common::Sampler {
+                    rate,
+                    rate_address: reader.rate_address(),
+                    g_m: layout.g.m,
+                    m_p: layout.m.p,
+                    p_mcache: layout.p.mcache,
+                    next_sample: layout.mcache.next_sample,
+                    mcache_rate: layout.mcache.mem_prof_rate.unwrap_or(tracer_common::Sampler::NO_FIELD),
+                    was_set: u64::from(own != rate),
+                    is_settled: 0,
+                };
+                Ok(Sampler { reader, rate, own, set: None, in_kernel })
+            }
             _ => Err(Error::usage(
                 "the program's heap profiler is off (MemProfileRate 0): there are no samples to record",
             )
@@ -41,18 +56,38 @@ impl Sampler {
         }
     }
 
-    /// How the eBPF program tells which samples to leave out.
-    pub(super) fn in_kernel(&self, layout: &Layout) -> tracer_common::Sampler {
-        tracer_common::Sampler {
-            rate: self.rate,
-            rate_address: self.reader.rate_address(),
-            g_m: layout.g.m,
-            m_p: layout.m.p,
-            p_mcache: layout.p.mcache,
-            next_sample: layout.mcache.next_sample,
-            mcache_rate: layout.mcache.mem_prof_rate.unwrap_or(tracer_common::Sampler::NO_FIELD),
-            was_set: u64::from(self.own != self.rate),
+    pub(super) fn in_kernel(&self) -> tracer_common::Sampler {
+        self.in_kernel
+    }
+
+    /// What the eBPF program is to go by from now on, if that has changed: whether it still has to
+    /// look at each sample's P. Ps that come later are found by the next call.
+    pub(super) fn settle(
+        &mut self,
+        counters: &CounterReader,
+        memory: &impl ProcessMemory,
+    ) -> Option<tracer_common::Sampler> {
+        let is_settled = u64::from(self.is_settled(counters, memory));
+        let has_changed = self.in_kernel.is_settled != is_settled;
+        self.in_kernel.is_settled = is_settled;
+        if has_changed {
+            log::debug!("every P samples by this rate: {}", is_settled != 0);
         }
+        has_changed.then_some(self.in_kernel)
+    }
+
+    /// Whether each P's next sample is due to this rate.
+    fn is_settled(&self, counters: &CounterReader, memory: &impl ProcessMemory) -> bool {
+        let tracer_common::Sampler { rate, next_sample, mcache_rate, was_set, .. } = self.in_kernel;
+        let all = |offset, is_settled: &dyn Fn(u64) -> bool| {
+            let words = counters.mcache_words(memory, offset).unwrap_or_default();
+            !words.is_empty() && words.into_iter().all(is_settled)
+        };
+        if mcache_rate != tracer_common::Sampler::NO_FIELD {
+            return all(mcache_rate, &|known| known == rate);
+        }
+        // Which P has drawn its next sample at a rate that was set is not to be seen.
+        was_set == 0 && all(next_sample, &|bytes| bytes != 0)
     }
 
     /// What `set_rate` is about to do, for the user; `None`: nothing.

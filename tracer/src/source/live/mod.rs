@@ -122,6 +122,8 @@ pub struct LiveSource {
     /// The program's map TURN, and what was last written to it.
     turns: Map,
     turn: u32,
+    /// The program's map SAMPLER.
+    samplers: Map,
     /// The program's map COUNTERS.
     counters: Arc<Map>,
     counts: Counts,
@@ -157,6 +159,7 @@ impl<'a> Prepared<'a> {
         let Prepared { mut program, options } = self;
         let epochs = reader::take(&mut program.ebpf, "EPOCH")?;
         let turns = reader::take(&mut program.ebpf, "TURN")?;
+        let samplers = reader::take(&mut program.ebpf, "SAMPLER")?;
         let counters = Arc::new(reader::take(&mut program.ebpf, "COUNTERS")?);
         let (fence, fenced) = std_mpsc::channel();
         // Of sampled objects any later look tells whether they have died.
@@ -182,6 +185,7 @@ impl<'a> Prepared<'a> {
             epochs,
             turns,
             turn: 0,
+            samplers,
             counters,
             counts,
             c_counts,
@@ -234,6 +238,16 @@ impl LiveSource {
         self.turn = self.turn.wrapping_add(1);
         Array::try_from(&mut self.turns)
             .and_then(|mut turns| turns.set(0, self.turn, 0))
+            .map_err(object::map_error)
+    }
+
+    /// From here on this tells which of the runtime's samples are left out.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_sampler(&mut self, sampler: &Sampler) -> Result<()> {
+        Array::<_, Sampler>::try_from(&mut self.samplers)
+            .and_then(|mut samplers| samplers.set(0, sampler, 0))
             .map_err(object::map_error)
     }
 
