@@ -49,6 +49,11 @@ impl Error {
         Error::new(ErrorKind::Failed, message)
     }
 
+    /// The process that something was to be done with is gone.
+    pub fn ended(pid: impl fmt::Display) -> Error {
+        Error::failed(format!("process {pid} has ended"))
+    }
+
     fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
         Error { kind, message: message.into(), hint: None, source: None }
     }

@@ -72,7 +72,7 @@ impl LiveMemory {
         use nix::errno::Errno;
         let pid = self.pid;
         match e {
-            Errno::ESRCH => Error::failed(format!("process {pid} has ended")),
+            Errno::ESRCH => Error::ended(pid),
             Errno::EPERM => Error::environment(format!("not permitted to read the memory of process {pid}"))
                 .hint("run as root, or give heaptap CAP_SYS_PTRACE and see kernel.yama.ptrace_scope"),
             e => Error::failed(format!("cannot read memory of process {pid} at {addr:#x}")).because(e),

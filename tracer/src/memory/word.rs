@@ -22,7 +22,7 @@ impl Word {
     pub fn open(pid: i32, address: u64) -> Result<Word> {
         let path = format!("/proc/{pid}/mem");
         let memory = File::options().read(true).write(true).open(&path).map_err(|e| match e.kind() {
-            ErrorKind::NotFound => Error::failed(format!("process {pid} has ended")),
+            ErrorKind::NotFound => Error::ended(pid),
             ErrorKind::PermissionDenied => {
                 Error::environment(format!("not permitted to write to the memory of process {pid}"))
                     .hint("run as root, or give heaptap CAP_SYS_PTRACE and see kernel.yama.ptrace_scope")

@@ -117,7 +117,7 @@ impl CounterReader {
     /// When the process's memory cannot be read.
     pub fn mcache_words(&self, memory: &impl ProcessMemory, offset: u64) -> Result<Vec<u64>> {
         let fields = self.mcaches(memory)?.into_iter().map(|mcache| mcache.wrapping_add(offset));
-        Ok(words(&read_each(memory, fields, 8)?).collect())
+        read_words(memory, fields)
     }
 
     /// The mcache of each P that has one. They stay while the number of Ps does.
@@ -131,8 +131,9 @@ impl CounterReader {
             if len == 0 { Ok(Vec::new()) } else { Err(e) }
         })?;
         let fields = words(&ps).map(|p| p.wrapping_add(self.layout.p.mcache));
-        let mcaches = read_each(memory, fields, 8)?;
-        Ok(mcaches.chunks_exact(8).filter_map(|m| u64_at(m, 0)).filter(|m| *m != 0).collect())
+        let mut mcaches = read_words(memory, fields)?;
+        mcaches.retain(|mcache| *mcache != 0);
+        Ok(mcaches)
     }
 
     /// Adds up the counters once. Consistent: no mcache was refilled or emptied between
@@ -273,12 +274,12 @@ impl Counts {
 }
 
 /// `len` bytes from each address, one after the other.
-fn read_each(memory: &impl ProcessMemory, addrs: impl Iterator<Item = u64>, len: usize) -> Result<Vec<u8>> {
+fn read_words(memory: &impl ProcessMemory, addrs: impl Iterator<Item = u64>) -> Result<Vec<u64>> {
     let addrs: Vec<u64> = addrs.collect();
-    let mut bytes = vec![0; addrs.len() * len];
-    let mut reads: Vec<(u64, &mut [u8])> = addrs.into_iter().zip(bytes.chunks_exact_mut(len)).collect();
+    let mut bytes = vec![0; addrs.len() * 8];
+    let mut reads: Vec<(u64, &mut [u8])> = addrs.into_iter().zip(bytes.chunks_exact_mut(8)).collect();
     memory.read_many(&mut reads)?;
-    Ok(bytes)
+    Ok(words(&bytes).collect())
 }
 
 fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {

@@ -44,7 +44,7 @@ impl Gauges {
     /// When the process has ended.
     pub(super) fn new(target: &Identity, sites: &BTreeSet<String>) -> Result<Gauges> {
         let pid = target.target.pid as i32;
-        let gone = |e| crate::base::Error::failed(format!("process {pid} has ended")).because(e);
+        let gone = |e| crate::base::Error::ended(pid).because(e);
         // They were checked with the expressions.
         let regexes = sites.iter().filter_map(|pattern| Some((pattern.clone(), Regex::new(pattern).ok()?)));
         let mut gauges = Gauges {

@@ -18,7 +18,7 @@ impl Lock {
     /// # Errors
     /// Usage when another session is on the process; Failed when that is gone.
     pub(super) fn of(pid: i32) -> Result<Lock> {
-        let gone = |e| Error::failed(format!("process {pid} has ended")).because(e);
+        let gone = |e| Error::ended(pid).because(e);
         let started = Process::new(pid).and_then(|process| process.stat()).map_err(gone)?.starttime;
         let taken = |e: std::io::Error| match e.kind() {
             std::io::ErrorKind::AddrInUse => {

@@ -241,7 +241,7 @@ impl<'a, W: Write> Recorder<'a, W> {
         options: &Options,
     ) -> Result<Recorder<'a, W>> {
         let start = Start {
-            sampling_rate: sampler.as_ref().map(|sampler| sampler.rate),
+            sampling_rate: sampler.as_ref().map(Sampler::rate),
             budget_percent: (options.mode == Mode::Burst).then_some(options.budget),
             ..start_of(target, options.mode)
         };

@@ -8,8 +8,6 @@ use crate::target::Identity;
 
 pub(super) struct Sampler {
     reader: ProfileReader,
-    /// Bytes per sample of those that are recorded.
-    pub(super) rate: u64,
     /// The program's own rate, as the recording began.
     own: u64,
     /// While the rate is not the program's own.
@@ -44,7 +42,7 @@ impl Sampler {
                     was_set: u64::from(own != rate),
                     is_settled: 0,
                 };
-                Ok(Sampler { reader, rate, own, set: None, in_kernel })
+                Ok(Sampler { reader, own, set: None, in_kernel })
             }
             _ => Err(Error::usage(
                 "the program's heap profiler is off (MemProfileRate 0): there are no samples to record",
@@ -54,6 +52,11 @@ impl Sampler {
                  allocation with --mode exact",
             )),
         }
+    }
+
+    /// Bytes per sample of those that are recorded.
+    pub(super) fn rate(&self) -> u64 {
+        self.in_kernel.rate
     }
 
     pub(super) fn in_kernel(&self) -> tracer_common::Sampler {
@@ -92,10 +95,11 @@ impl Sampler {
 
     /// What `set_rate` is about to do, for the user; `None`: nothing.
     pub(super) fn announcement(&self) -> Option<String> {
-        (self.own != self.rate).then(|| {
+        (self.own != self.rate()).then(|| {
             format!(
                 "MemProfileRate of the program is set from {} to {} for the time of the recording",
-                self.own, self.rate
+                self.own,
+                self.rate()
             )
         })
     }
@@ -105,9 +109,9 @@ impl Sampler {
     /// # Errors
     /// When the process is gone or may not be written to.
     pub(super) fn set_rate(&mut self, pid: i32) -> Result<()> {
-        if self.own != self.rate {
+        if self.own != self.rate() {
             let word = Word::open(pid, self.reader.rate_address())?;
-            self.set = Some(SetRate::set(word, self.own, self.rate)?);
+            self.set = Some(SetRate::set(word, self.own, self.rate())?);
         }
         Ok(())
     }
@@ -121,11 +125,11 @@ impl Sampler {
     pub(super) fn changed(&self, memory: &impl ProcessMemory) -> Option<String> {
         // That the process is gone is seen elsewhere.
         let now = self.reader.rate(memory).ok()?;
-        (u64::try_from(now) != Ok(self.rate)).then(|| {
+        (u64::try_from(now) != Ok(self.rate())).then(|| {
             format!(
                 "the program changed MemProfileRate from {} to {now}: what it allocates while that is so is \
                  missing from the estimates",
-                self.rate
+                self.rate()
             )
         })
     }

@@ -21,7 +21,7 @@ pub fn by_pid(pid: i32) -> Result<i32> {
             .hint(format!("pass --pid {}", status.tgid)));
     }
     if is_ended(&process) {
-        return Err(Error::failed(format!("process {pid} has ended")));
+        return Err(Error::ended(pid));
     }
     Ok(pid)
 }

@@ -31,7 +31,7 @@ pub fn read_maps(pid: i32) -> Result<Vec<Mapping>> {
     let kept: Vec<Mapping> = kept.collect();
     // A process that ends gives up its memory first: then it is still there, without any.
     if kept.is_empty() {
-        return Err(Error::failed(format!("process {pid} has ended")));
+        return Err(Error::ended(pid));
     }
     Ok(kept)
 }

@@ -33,7 +33,7 @@ fn explain(pid: i32, error: ProcError) -> Error {
     let gone = matches!(error, ProcError::NotFound(_))
         || matches!(&error, ProcError::Io(e, _) if e.raw_os_error() == Some(libc::ESRCH));
     if gone {
-        return Error::failed(format!("process {pid} has ended"));
+        return Error::ended(pid);
     }
     Error::failed(format!("cannot read /proc/{pid}")).because(error)
 }

@@ -60,8 +60,9 @@ impl Bursts {
         let run = move || {
             // Every trap counts from when probes are in place until they are gone.
             hurry();
-            let mut windows = Windows { gate, counters, memory, meter, watch, stopped };
-            let result = match windows.run(percent, pays_others) {
+            let reader = Reader::new(memory, counters, gate.hits());
+            let mut windows = Windows { gate, meter, watch, stopped };
+            let result = match windows.run(&reader, percent, pays_others) {
                 // Whatever failed, it is because the target has ended, which others tell.
                 Err(_) if windows.watch.ended().is_some() => Ok(()),
                 result => result.map(|_| ()),
@@ -113,8 +114,6 @@ enum Waited {
 /// What the thread owns.
 struct Windows {
     gate: Gate,
-    counters: CounterReader,
-    memory: LiveMemory,
     meter: Meter,
     watch: Watch,
     stopped: Receiver<()>,
@@ -137,15 +136,7 @@ const WATCH: Duration = Duration::from_millis(100);
 const LOOK: Range<Duration> = Duration::from_millis(1)..Duration::from_millis(20);
 
 impl Windows {
-    fn run(&mut self, percent: f64, pays_others: bool) -> Result<Stopped> {
-        let reader = Reader {
-            memory: self.memory,
-            counters: self.counters.clone(),
-            hits: self.gate.hits(),
-            pace: AtomicU8::new(Reader::FAR),
-            readings: Mutex::default(),
-        };
-        let reader = &reader;
+    fn run(&mut self, reader: &Reader, percent: f64, pays_others: bool) -> Result<Stopped> {
         std::thread::scope(|scope| {
             // In no hurry: the target is to run as it does by itself.
             let thread = scope.spawn(|| reader.run());
@@ -332,6 +323,10 @@ impl Reader {
     /// Pauses are this many times as long as a reading takes, at least: with many Ps there
     /// is much to read.
     const PAUSE_RATIO: u32 = 20;
+
+    fn new(memory: LiveMemory, counters: CounterReader, hits: Hits) -> Reader {
+        Reader { memory, counters, hits, pace: AtomicU8::new(Reader::FAR), readings: Mutex::default() }
+    }
 
     fn run(&self) {
         let mut near = 0;

@@ -146,7 +146,7 @@ fn perf(program: &mut Program, pid: u32, file: &Path, offsets: &[u64], cookies: 
 pub(super) fn not_attached(pid: u32, error: impl std::error::Error + Send + Sync + 'static) -> Error {
     let message = format!("cannot place probes in process {pid}");
     match root_errno(&error) {
-        Some(libc::ESRCH | libc::ENOENT) => Error::failed(format!("process {pid} has ended")),
+        Some(libc::ESRCH | libc::ENOENT) => Error::ended(pid),
         _ => refused(&message, error),
     }
 }

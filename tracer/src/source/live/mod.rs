@@ -246,9 +246,7 @@ impl LiveSource {
     /// # Errors
     /// When the kernel refuses.
     pub fn set_sampler(&mut self, sampler: &Sampler) -> Result<()> {
-        Array::<_, Sampler>::try_from(&mut self.samplers)
-            .and_then(|mut samplers| samplers.set(0, sampler, 0))
-            .map_err(object::map_error)
+        object::set_sampler(&mut self.samplers, sampler)
     }
 
     /// Traps of any site so far, on all CPUs; dear ones count for several.

@@ -133,8 +133,7 @@ fn fill_maps(ebpf: &mut Ebpf, options: &AttachOptions<'_>, recipes: &[Recipe]) -
         gc.set(0, addresses, 0).map_err(map_error)?;
     }
     if let Some(sampler) = options.sampler {
-        let mut entry = Array::<_, Sampler>::try_from(map(ebpf, "SAMPLER")?).map_err(map_error)?;
-        entry.set(0, sampler, 0).map_err(map_error)?;
+        set_sampler(map(ebpf, "SAMPLER")?, &sampler)?;
     }
     let mut by_ip = HashMap::<_, u64, u32>::try_from(map(ebpf, "SITES_BY_IP")?).map_err(map_error)?;
     let own = options.plan.sites.iter().map(|site| site.address.wrapping_add(options.load_bias));
@@ -144,6 +143,11 @@ fn fill_maps(ebpf: &mut Ebpf, options: &AttachOptions<'_>, recipes: &[Recipe]) -
         by_ip.insert(address, index as u32, 0).map_err(map_error)?;
     }
     Ok(())
+}
+
+/// Writes the map SAMPLER.
+pub(super) fn set_sampler(map: &mut aya::maps::Map, sampler: &Sampler) -> Result<()> {
+    Array::try_from(map).and_then(|mut entry| entry.set(0, *sampler, 0)).map_err(map_error)
 }
 
 fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map> {
