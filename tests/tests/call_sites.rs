@@ -134,6 +134,29 @@ fn broken_chains_tell_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Of stacks that the heap profiler took up to Go 1.25 the two innermost calls are missing.
+#[test]
+fn a_call_that_the_profiler_leaves_out_is_found() -> Result<()> {
+    for line in go_lines()? {
+        let binary = Binary::parse(std::fs::read(build("calls", line, Variant::Plain)?)?.into())?;
+        let mut sites = CallSites::new(&binary, |_| None);
+        let whole = stacks(&binary, &["main.over80", "runtime.newobject", "runtime.mallocgc"])?;
+        let whole = whole.first().with_context(|| format!("Go {line}"))?;
+        assert_eq!(sites.left_out(whole[1]), Some(whole[0]), "Go {line}");
+        assert_eq!(sites.left_out(whole[0]), None, "Go {line}: nothing is between it and mallocgc");
+        let passed = sites.passed_before_sampling(whole);
+        assert!(passed.type_addr.is_some() && passed == sites.passed(whole), "Go {line}: {passed:?}");
+        // One of two calls: which, is not to be told.
+        let grown = stacks(&binary, &["main.grow", "runtime.growslice", "runtime.mallocgc"])?;
+        let grown = grown.first().with_context(|| format!("Go {line}"))?;
+        let left_out = sites.left_out(grown[1]).with_context(|| format!("Go {line}"))?;
+        let function = binary.functions()?.containing(left_out).map(|function| function.name.to_owned());
+        assert_eq!(function.as_deref(), Some("runtime.growslice"), "Go {line}");
+        assert_eq!(sites.passed(&[left_out, grown[1]]), Default::default(), "Go {line}");
+    }
+    Ok(())
+}
+
 /// What the callers say on each way along a chain.
 fn told(binary: &Binary, chain: &[&str]) -> Result<BTreeSet<(String, Option<u64>)>> {
     // What `runtime.init` puts into the variable.

@@ -33,6 +33,28 @@ fn record(line: GoLine, variant: Variant, rate: u64, args: &[&str]) -> Result<Sa
     Sampled::of(start(line, variant, rate)?, args)
 }
 
+/// Starts to record it while it makes garbage: so fast that its samples are read.
+fn record_busy(line: GoLine, variant: Variant, rate: u64, args: &[&str]) -> Result<Sampled> {
+    let mut target = start(line, variant, rate)?;
+    step(&mut target, "busy")?;
+    let mut recorded = Sampled::of(target, &[&["-vv"], args].concat())?;
+    step(&mut recorded.target, "rest")?;
+    Ok(recorded)
+}
+
+/// Has the program obey commands while its samples are read, and awaits that they were: of what was
+/// found in the middle of GC cycles the one after it tells whether it is alive.
+fn step_and_read(recorded: &mut Sampled, commands: &[&str]) -> Result<()> {
+    for command in commands {
+        step(&mut recorded.target, command)?;
+    }
+    recorded.recording.discard_stderr();
+    let reading = |line: &str| line.contains("records] samples: ");
+    // One may have been under way.
+    recorded.recording.stderr_line(reading, PATIENCE)?;
+    recorded.recording.stderr_line(reading, PATIENCE).map(drop)
+}
+
 /// Go lines, plain and stripped.
 fn programs() -> Result<Vec<(GoLine, Variant)>> {
     let variants = |line| [(line, Variant::Plain), (line, Variant::Stripped)];
@@ -58,14 +80,15 @@ const TYPES: [(&str, &str, &str); 11] = [
     ("finalized", "main.fin64", "newobject"),
 ];
 
+/// Whether samples were read, not probed.
+fn were_read(report: &Report) -> bool {
+    report.capture.notes.iter().any(|note| note.contains("read from its own records"))
+}
+
 /// At rate 1 nothing is estimated.
-fn check_exact(line: GoLine, variant: Variant) -> Result<()> {
-    let commands = ["hold", "gc", "drop", "gc"];
-    let (report, truth, _) = record(line, variant, 1, &[])?.after(&commands)?;
+fn check_exact(recorded: Sampled, commands: &[&str]) -> Result<Report> {
+    let (report, truth, _) = recorded.after(commands)?;
     ensure!(report.capture.sampling.context("sampled")?.rate_bytes == Some(1));
-    // Of tiny objects the blocks are sampled, which are all of their bytes.
-    let bytes = report.capture.coverage.bytes;
-    ensure!((bytes - 1.0).abs() < 0.0005, "{bytes} of the bytes");
     for (place, type_, kind) in TYPES {
         let (held, alive) = (truth.held[place], truth.alive[place]);
         let objects = (sum(&report, place, |s| s.alloc_objects), sum(&report, place, |s| s.alloc_bytes));
@@ -79,6 +102,13 @@ fn check_exact(line: GoLine, variant: Variant) -> Result<()> {
             ensure!((error.alloc, error.live) == (0, Some(0)), "{place}: {error:?}");
         }
     }
+    Ok(report)
+}
+
+/// Of tiny objects the blocks are sampled, which are all of their bytes.
+fn check_coverage(report: &Report, off: f64) -> Result<()> {
+    let bytes = report.capture.coverage.bytes;
+    ensure!((bytes - 1.0).abs() < off, "{bytes} of the bytes");
     Ok(())
 }
 
@@ -114,9 +144,15 @@ impl Hits {
 }
 
 /// What the program does in a recording at the rate `RATE`.
-fn estimates(recorded: Sampled) -> Result<(Report, Truth)> {
-    let commands = [&["hold"; 20][..], &["gc", "drop", "gc"]].concat();
-    let (report, truth, _) = recorded.after(&commands)?;
+const MANY: [&str; 23] = {
+    let mut commands = ["hold"; 23];
+    (commands[20], commands[21], commands[22]) = ("gc", "drop", "gc");
+    commands
+};
+
+/// Of a recording at that rate.
+fn estimates(recorded: Sampled, commands: &[&str]) -> Result<(Report, Truth)> {
+    let (report, truth, _) = recorded.after(commands)?;
     ensure!(report.capture.sampling.context("sampled")?.rate_bytes == Some(RATE));
     ensure!(report.capture.notes.iter().any(|n| n.contains("estimates")), "{:?}", report.capture.notes);
     let bytes = report.capture.coverage.bytes;
@@ -152,7 +188,9 @@ fn check_live(report: &Report, truth: &Truth, hits: &mut Hits) -> Result<()> {
 }
 
 /// Objects allocated and in use by the program's own profile, by function and size.
-fn own_profile(target: &Process) -> Result<BTreeMap<(String, u64), (i64, i64)>> {
+type Profile = BTreeMap<(String, u64), (i64, i64)>;
+
+fn own_profile(target: &Process) -> Result<Profile> {
     let ended = run_heaptap(&["snapshot", "--json", "--pid", &target.pid().to_string()])?;
     ensure!(ended.status.success(), "{}", ended.stderr);
     let snapshot: Value = serde_json::from_str(&ended.stdout)?;
@@ -172,15 +210,13 @@ const ROUNDED: i64 = 5;
 
 /// The samples are those that the program's own profile consists of, and what they stand
 /// for is what runtime/pprof says, but for its rounding down.
-fn check_own_profile(line: GoLine, variant: Variant) -> Result<()> {
-    let recorded = record(line, variant, RATE, &[])?;
-    let before = own_profile(&recorded.target)?;
-    let (report, truth, target) = recorded.after(&["hold", "hold", "gc", "drop", "gc"])?;
+fn check_own_profile(before: &Profile, recorded: Sampled, commands: &[&str]) -> Result<()> {
+    let (report, truth, target) = recorded.after(commands)?;
     let after = own_profile(&target)?;
     for (place, held) in &truth.held {
         let key = (format!("main.{place}"), held.bytes / held.objects);
-        let known = |of: &BTreeMap<_, (i64, i64)>| of.get(&key).copied().unwrap_or_default();
-        let (before, after) = (known(&before), known(&after));
+        let known = |of: &Profile| of.get(&key).copied().unwrap_or_default();
+        let (before, after) = (known(before), known(&after));
         let allocated = sum(&report, place, |s| s.alloc_objects) as i64;
         let live = sum(&report, place, |s| s.live_objects.unwrap_or(0)) as i64;
         ensure!(
@@ -197,14 +233,43 @@ mod privileged {
 
     #[test]
     fn a_rate_of_1_leaves_nothing_to_estimate() -> Result<()> {
-        check_programs(programs()?, check_exact)
+        check_programs(programs()?, |line, variant| {
+            let report = check_exact(record(line, variant, 1, &[])?, &["hold", "gc", "drop", "gc"])?;
+            ensure!(!were_read(&report), "{:?}", report.capture.notes);
+            check_coverage(&report, 0.0005)
+        })
+    }
+
+    #[test]
+    fn so_it_does_where_samples_are_read() -> Result<()> {
+        check_programs(programs()?, |line, variant| {
+            let mut recorded = record_busy(line, variant, 1, &[])?;
+            step_and_read(&mut recorded, &["hold", "gc", "drop"])?;
+            let report = check_exact(recorded, &["gc"])?;
+            ensure!(were_read(&report), "{:?}", report.capture.notes);
+            Ok(())
+        })
     }
 
     #[test]
     fn estimates_are_within_their_intervals() -> Result<()> {
         let mut hits = Hits::default();
         check_programs(programs()?, |line, variant| {
-            let (report, truth) = estimates(record(line, variant, RATE, &[])?)?;
+            let (report, truth) = estimates(record(line, variant, RATE, &[])?, &MANY)?;
+            check_allocated(&report, &truth, &mut hits)?;
+            check_live(&report, &truth, &mut hits)
+        })?;
+        hits.conclude(100)
+    }
+
+    #[test]
+    fn estimates_of_samples_that_are_read_are_within_their_intervals() -> Result<()> {
+        let mut hits = Hits::default();
+        check_programs(programs()?, |line, variant| {
+            let mut recorded = record_busy(line, variant, RATE, &[])?;
+            step_and_read(&mut recorded, &MANY[..22])?;
+            let (report, truth) = estimates(recorded, &MANY[22..])?;
+            ensure!(were_read(&report), "{:?}", report.capture.notes);
             check_allocated(&report, &truth, &mut hits)?;
             check_live(&report, &truth, &mut hits)
         })?;
@@ -217,7 +282,21 @@ mod privileged {
         check_programs(programs()?, |line, variant| {
             let target = start(line, variant, 0)?;
             let args = ["--set-memprofile-rate", &RATE.to_string()];
-            let (report, truth) = estimates(Sampled::of(target, &args)?)?;
+            let (report, truth) = estimates(Sampled::of(target, &args)?, &MANY)?;
+            check_allocated(&report, &truth, &mut hits)
+        })?;
+        hits.conclude(50)
+    }
+
+    #[test]
+    fn so_they_are_where_samples_are_read() -> Result<()> {
+        let mut hits = Hits::default();
+        check_programs(programs()?, |line, variant| {
+            let args = ["--set-memprofile-rate", &RATE.to_string()];
+            let mut recorded = record_busy(line, variant, 0, &args)?;
+            step_and_read(&mut recorded, &MANY[..22])?;
+            let (report, truth) = estimates(recorded, &MANY[22..])?;
+            ensure!(were_read(&report), "{:?}", report.capture.notes);
             check_allocated(&report, &truth, &mut hits)
         })?;
         hits.conclude(50)
@@ -225,7 +304,22 @@ mod privileged {
 
     #[test]
     fn samples_are_those_of_the_programs_own_profile() -> Result<()> {
-        check_programs(programs()?, check_own_profile)
+        let commands = ["hold", "hold", "gc", "drop", "gc"];
+        check_programs(programs()?, |line, variant| {
+            let recorded = record(line, variant, RATE, &[])?;
+            let before = own_profile(&recorded.target)?;
+            check_own_profile(&before, recorded, &commands)
+        })
+    }
+
+    #[test]
+    fn samples_that_are_read_are_those_of_the_programs_own_profile() -> Result<()> {
+        check_programs(programs()?, |line, variant| {
+            let mut recorded = record_busy(line, variant, RATE, &[])?;
+            let before = own_profile(&recorded.target)?;
+            step_and_read(&mut recorded, &["hold", "hold", "gc", "drop"])?;
+            check_own_profile(&before, recorded, &["gc"])
+        })
     }
 
     #[test]

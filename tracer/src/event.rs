@@ -203,6 +203,9 @@ pub struct Counted {
     pub objects: u64,
     /// Bytes asked for, of all together; 0 when the trap could not read it.
     pub requested: u64,
+    /// Whether they are known to have died since the last of these.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub died: bool,
 }
 
 /// What C has allocated and freed, by stack.

@@ -78,6 +78,11 @@ impl Process {
         self.stdout.seen.extend(self.stdout.incoming.try_iter());
     }
 
+    /// The same of stderr.
+    pub fn discard_stderr(&mut self) {
+        self.stderr.seen.extend(self.stderr.incoming.try_iter());
+    }
+
     /// Sends it a signal.
     ///
     /// # Errors

@@ -12,6 +12,8 @@
 //	          place makes and drops objects over and over
 //	rate N    the heap profiler samples at this rate from now on
 //	spread    as many goroutines as can run at once each make and drop an object of each place
+//	busy      garbage is made at no place from here on, some thousand objects a second
+//	rest      no more
 //	look      nothing is done
 //	quit      (or the end of stdin) ends it
 //
@@ -31,6 +33,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 )
 
@@ -242,6 +245,7 @@ func main() {
 	all := places()
 	fmt.Println("ready")
 	in := bufio.NewScanner(os.Stdin)
+	var work chan bool
 	for in.Scan() {
 		words := strings.Fields(in.Text() + " 0")
 		switch words[0] {
@@ -263,11 +267,33 @@ func main() {
 			runtime.MemProfileRate = number(words[1])
 		case "spread":
 			spread(all)
+		case "busy":
+			work = make(chan bool)
+			go busy(work)
+		case "rest":
+			work <- true
 		case "look":
 		default:
 			return
 		}
 		say(all)
+	}
+}
+
+// garbage is what busy has made last.
+var garbage *[1024]byte
+
+// busy makes garbage until it is told to stop.
+func busy(stop chan bool) {
+	for {
+		select {
+		case <-stop:
+			return
+		case <-time.After(time.Millisecond):
+			for i := 0; i < 50; i++ {
+				garbage = new([1024]byte)
+			}
+		}
 	}
 }
 

@@ -20,7 +20,7 @@ const MAGIC: [u8; 8] = *b"HEAPTAP\n";
 const FORMAT_MAJOR: u16 = 1;
 
 /// Raised when records or columns are added that an older reader may skip.
-const FORMAT_MINOR: u16 = 6;
+const FORMAT_MINOR: u16 = 7;
 
 /// Magic, major, minor, and the CRC-32C of those twelve bytes.
 const FILE_HEADER_LEN: usize = 16;

@@ -148,10 +148,12 @@ impl Calls {
         index
     }
 
-    /// Adds up allocations that were counted since the counters were last read.
-    pub(super) fn add_counted(&mut self, counted: &Counted) {
+    /// Adds up allocations that were counted since the counters were last read; returns the
+    /// index of their call.
+    pub(super) fn add_counted(&mut self, counted: &Counted, is_sampled: bool) -> u32 {
         let Counted { stack, type_addr, site, .. } = *counted;
-        self.tally(Call { stack, type_addr, site, sampled_slot: 0 }, Tally::of_counted(counted));
+        let sampled_slot = if is_sampled { counted.slot } else { 0 };
+        self.tally(Call { stack, type_addr, site, sampled_slot }, Tally::of_counted(counted))
     }
 
     /// Adds to what a call has allocated; returns the index of the call.

@@ -132,7 +132,12 @@ impl State {
                     self.events = self.events.wrapping_add(counted.objects);
                     let fits = if counted.slot == 0 { counted.objects } else { 0 };
                     self.tiny_fits = self.tiny_fits.wrapping_add(fits);
-                    self.calls.add_counted(counted);
+                    let call = self.calls.add_counted(counted, self.is_sampled());
+                    if counted.died
+                        && let Some(live) = &mut self.live
+                    {
+                        live.died_unseen(call, counted);
+                    }
                 }
             }
             Event::FollowC { library } => self.c = Some(CHeap::new(library)),
@@ -251,6 +256,11 @@ impl State {
         }
     }
 
+    /// Whether each object seen stands for others.
+    fn is_sampled(&self) -> bool {
+        self.windows.is_some() || self.start.as_ref().is_some_and(|start| start.sampling_rate.is_some())
+    }
+
     fn alloc(&mut self, alloc: &Alloc) {
         self.events += 1;
         self.tiny_fits += u64::from(alloc.slot == 0);
@@ -261,9 +271,7 @@ impl State {
         {
             self.assists.entry(alloc.stack).or_default().merge(&assists);
         }
-        let is_sampled =
-            self.windows.is_some() || self.start.as_ref().is_some_and(|start| start.sampling_rate.is_some());
-        let call = self.calls.add(alloc, is_sampled);
+        let call = self.calls.add(alloc, self.is_sampled());
         if let Some(windows) = &mut self.windows {
             windows.seen(call);
         }

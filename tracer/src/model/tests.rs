@@ -77,6 +77,29 @@ fn objects_that_were_counted_add_up_as_if_told_one_by_one() {
 }
 
 #[test]
+fn what_died_unseen_is_counted_as_allocated_and_as_dead() {
+    let start = Start { sampling_rate: Some(512), ..Start::default() };
+    let row = |slot, objects, died| Counted { slot, objects, died, ..Counted::default() };
+    let state = state(&[
+        Event::Start(start),
+        Event::Follow { max_memory: 1 << 20 },
+        Event::Counted(vec![row(48, 3, true), row(48, 2, false), row(64, 5, true)]),
+    ]);
+    let live = state.live.as_ref().unwrap();
+    let mut calls: Vec<_> = state.calls.iter().collect();
+    calls.sort_by_key(|call| call.call.sampled_slot);
+    let of_call = |call: &CallSums| {
+        let died = live.died(call.index);
+        (call.call.sampled_slot, call.all.objects, call.all.bytes, died.objects, died.bytes, died.after[0])
+    };
+    assert_eq!(
+        calls.iter().map(of_call).collect::<Vec<_>>(),
+        [(48, 5, 240, 3, 144, 3), (64, 5, 320, 5, 320, 5)]
+    );
+    assert!(live.alive().is_empty());
+}
+
+#[test]
 fn coverage_counts_by_the_time_of_the_event_not_of_its_arrival() {
     let state = state(&[
         alloc(5, 16, 16),

@@ -7,6 +7,8 @@
 
 use std::collections::HashMap;
 
+use iced_x86::Instruction;
+
 use super::leaf;
 use crate::binary::flow::{Flow, Program, RAX, RBX, Reg, Value};
 use crate::binary::{Binary, Function};
@@ -56,9 +58,33 @@ impl<'a> CallSites<'a> {
     /// its object sampled.
     pub fn passed_before_sampling(&mut self, return_addresses: &[u64]) -> Passed {
         let within = |pc: &u64| holding(self.binary, *pc).is_some_and(|f| leaf::is_probed(f.name));
-        match return_addresses.iter().take(MAX_DEPTH).position(within) {
-            Some(n) => self.passed(&return_addresses[n + 1..]),
-            None => Passed::default(),
+        // The profiler's own stacks do not always reach in that far.
+        let outside = return_addresses.iter().take(MAX_DEPTH).position(within).map_or(0, |n| n + 1);
+        self.passed(&return_addresses[outside..])
+    }
+
+    /// The return address that the runtime has left out of a stack of its heap profile, whose
+    /// innermost one is given; `None`: it has not, or it is not known.
+    ///
+    /// Up to Go 1.25 it leaves out the allocation function and the one that has called it
+    /// (runtime/mprof.go `mProf_Malloc`). Where that one makes several such calls, the address
+    /// given tells nothing but the function.
+    pub fn left_out(&mut self, return_address: u64) -> Option<u64> {
+        let binary = self.binary;
+        let caller = holding(binary, return_address).filter(|caller| !leaf::is_probed(caller.name))?;
+        let call = self.flow(&caller)?.call_returning_to(return_address)?;
+        let target = call.is_call_near().then(|| call.near_branch_target())?;
+        let left_out = binary.functions().ok()?.containing(target)?;
+        if leaf::is_probed(left_out.name) {
+            return None;
+        }
+        let allocates = |call: &&Instruction| {
+            call.is_call_near() && binary.name_at(call.near_branch_target()).is_some_and(leaf::is_probed)
+        };
+        let mut calls = self.flow(&left_out)?.reachable().filter(allocates).map(Instruction::next_ip);
+        match (calls.next()?, calls.next()) {
+            (only, None) => Some(only),
+            _ => Some(left_out.start + 1),
         }
     }
 

@@ -10,7 +10,7 @@
 
 use super::layout::Special;
 use super::size_class::PAGE_SIZE;
-use super::spans::{Found, Span, SpanReader};
+use super::spans::{Found, Span, SpanReader, is_swept};
 use super::specials::{self, Wanted};
 use crate::base::Result;
 use crate::memory::{ProcessMemory, gather};
@@ -165,7 +165,7 @@ const MAX_SLOTS: u64 = PAGE_SIZE / 8;
 const MAX_SMALL_PAGES: u64 = 10;
 
 /// Whether it has no more slots and pages than spans have; a large object has one slot.
-fn is_small(span: &Span) -> bool {
+pub(super) fn is_small(span: &Span) -> bool {
     span.nelems <= MAX_SLOTS && (span.nelems == 1 || span.pages <= MAX_SMALL_PAGES)
 }
 
@@ -214,7 +214,7 @@ impl SpanReader {
         sampled: Option<&Special>,
     ) -> Result<()> {
         let generation = marks.sweepgen;
-        let swept = |span: &Marked| [0, 3].contains(&span.sweepgen.wrapping_sub(generation));
+        let swept = |span: &Marked| is_swept(span.sweepgen, generation);
         // In the order of the structs, which is much that of their addresses.
         let swept: Vec<usize> = (0..marks.spans.len()).filter(|&i| swept(&marks.spans[i])).collect();
         let mut order: Vec<(u64, usize)> = swept.iter().map(|&i| (marks.spans[i].alloc_bits, i)).collect();

@@ -27,6 +27,8 @@ pub struct HeapProfile {
 /// Samples of one size from one stack.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bucket {
+    /// Where it stands, and stays.
+    pub addr: u64,
     /// Return addresses, innermost first; one for each inlined call, too.
     pub pcs: Vec<u64>,
     /// Of each object: its slot, in bytes.
@@ -35,6 +37,14 @@ pub struct Bucket {
     pub published: Record,
     /// What came since, and shows after the next two cycles.
     pub pending: Record,
+}
+
+impl Bucket {
+    /// All there is, published or not.
+    #[must_use]
+    pub fn all(&self) -> Record {
+        self.published.plus(self.pending)
+    }
 }
 
 /// Samples since the program started.
@@ -96,10 +106,9 @@ impl HeapProfile {
     /// last GC cycle; before the first, all there is.
     pub fn shown(&self) -> impl Iterator<Item = (&Bucket, Record)> {
         let nothing_yet = self.buckets.iter().all(|b| b.published.allocs == 0 && b.published.frees == 0);
-        self.buckets.iter().map(move |bucket| {
-            let all = bucket.published.plus(bucket.pending);
-            (bucket, if nothing_yet { all } else { bucket.published })
-        })
+        self.buckets
+            .iter()
+            .map(move |bucket| (bucket, if nothing_yet { bucket.all() } else { bucket.published }))
     }
 }
 
@@ -219,6 +228,7 @@ impl ProfileReader {
             self.record(&rest, at, size)
         };
         let bucket = Bucket {
+            addr,
             pcs: rest.get(..record as usize)?.chunks_exact(8).filter_map(|pc| u64_at(pc, 0)).collect(),
             size,
             // Either the one or the other holds the current cycle, published or about to be.

@@ -168,6 +168,12 @@ impl SpanReader {
     }
 }
 
+/// Whether a span has been swept after the latest GC cycle, given its `sweepgen` and that of the heap;
+/// if a P has cached it since, it is three ahead (runtime/mheap.go `mspan.sweepgen`).
+pub(super) fn is_swept(span: u32, heap: u32) -> bool {
+    [0, 3].contains(&span.wrapping_sub(heap))
+}
+
 /// `count` words, read in pieces that `read_vec` takes.
 fn read_words(memory: &impl ProcessMemory, addr: u64, count: u64) -> Result<Vec<u64>> {
     const PIECE: u64 = 1 << 20;

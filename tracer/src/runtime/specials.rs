@@ -52,6 +52,9 @@ pub(super) struct Listed {
     /// Of its object in the span, in bytes.
     pub(super) offset: u64,
     pub(super) kind: u8,
+    /// The word behind it: of one that the heap profiler has made, the object's bucket
+    /// (runtime/mheap.go `specialprofile`).
+    pub(super) behind: u64,
 }
 
 /// Reads the lists of some spans, side by side: one read for the first of each, one for
@@ -114,15 +117,21 @@ impl Open {
         let wide = word(bytes, layout.offset);
         let offset = if layout.is_offset_narrow { wide & 0xffff } else { wide };
         let kind = bytes.get(layout.kind as usize).copied().unwrap_or(0);
-        let listed = Listed { addr: self.special, span: self.span, offset, kind };
+        let behind = word(bytes, len(layout));
+        let listed = Listed { addr: self.special, span: self.span, offset, kind, behind };
         let follows = offset < span_len && Some((offset, kind)) > self.latest;
         follows.then(|| (listed, word(bytes, layout.next)))
     }
 }
 
-/// What stands at each; `None` for those that cannot be read.
+/// Bytes of a `runtime.special`, which ends with its kind.
+fn len(layout: &Special) -> u64 {
+    (layout.kind + 1).next_multiple_of(8)
+}
+
+/// What stands at each, and the word behind it; `None` for those that cannot be read.
 fn read(memory: &impl ProcessMemory, layout: &Special, open: &[Open]) -> Vec<Option<Vec<u8>>> {
-    let len = layout.kind as usize + 8;
+    let len = len(layout) as usize + 8;
     let ranges: Vec<(u64, usize)> = open.iter().map(|open| (open.special, len)).collect();
     match gather(memory, &ranges) {
         Ok(read) => read.iter().map(|bytes| Some(bytes.to_vec())).collect(),

@@ -31,7 +31,7 @@ pub(super) fn baseline(target: &Identity, layout: &Layout, memory: &LiveMemory) 
 /// What a bucket of the heap profile says is alive, as of now: objects that the GC has
 /// not yet looked at are taken to be.
 fn alive(bucket: &Bucket, rate: i64) -> Option<BaselineRow> {
-    let amounts = bucket.published.plus(bucket.pending).unsampled(rate);
+    let amounts = bucket.all().unsampled(rate);
     (amounts.inuse_objects > 0).then(|| BaselineRow {
         pcs: bucket.pcs.clone(),
         object_size: bucket.size,

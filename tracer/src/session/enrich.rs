@@ -12,7 +12,7 @@ use crate::event::{
 use crate::memory::{LiveMemory, ProcessMemory};
 use crate::plan::{CallSites, ProbePlan, Purpose};
 use crate::runtime::{Layout, TypeReader, slot_size};
-use crate::symbol::Symbolizer;
+use crate::symbol::{Symbolizer, calls};
 use crate::target::Identity;
 
 pub(super) struct Enricher<'a> {
@@ -141,6 +141,17 @@ impl<'a> Enricher<'a> {
         for (type_addr, _) in census.finalizers.iter().flat_map(|finalizers| &finalizers.types) {
             self.explain_type(*type_addr, out);
         }
+    }
+
+    /// The return addresses of a stack of the runtime's heap profile, in which inlined calls have
+    /// an address of their own, and the innermost may be left out.
+    pub(super) fn profiled_calls(&mut self, pcs: &[u64]) -> Vec<u64> {
+        let mut calls = calls(pcs, |pc| self.frames(pc));
+        let innermost = calls.first().map(|pc| pc.wrapping_sub(self.load_bias));
+        if let Some(left_out) = innermost.and_then(|pc| self.call_sites.left_out(pc)) {
+            calls.insert(0, left_out.wrapping_add(self.load_bias));
+        }
+        calls
     }
 
     /// Says what return addresses mean, the first time.

@@ -94,6 +94,11 @@ impl<M: ProcessMemory> Judge<M> {
         Err(Error::failed("GC cycles follow each other too fast to be told apart"))
     }
 
+    /// The epoch that the cycle with this `mheap_.sweepgen` has begun.
+    pub(super) fn epoch(&self, sweepgen: u32) -> u32 {
+        sweepgen.wrapping_sub(self.zero) / 2
+    }
+
     /// Whether a cycle up to this epoch is left to be judged.
     pub(super) fn is_behind(&self, epoch: u32) -> bool {
         epoch > self.judged
@@ -132,7 +137,7 @@ impl<M: ProcessMemory> Judge<M> {
         let (time_ns, cpu_ns) = (monotonic_ns(), thread_cpu_ns());
         let Some(live) = &state.live else { return Ok(Vec::new()) };
         let marks = self.reader.marks(&self.memory, |page| live.follows(page), self.special.as_ref())?;
-        let epoch = marks.sweepgen.wrapping_sub(self.zero) / 2;
+        let epoch = self.epoch(marks.sweepgen);
         // The epoch begins a moment before or after the runtime counts the cycle.
         if epoch < state.latest_epoch {
             self.obstacle = "the runtime has not counted it yet".into();

@@ -2,10 +2,9 @@
 
 use std::io::Write;
 use std::pin::pin;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
-use tracer_common::GcAddresses;
 
 use super::baseline::baseline;
 use super::burst::Bursts;
@@ -16,20 +15,21 @@ use super::gauges::GaugeReader;
 use super::holders::HolderScan;
 use super::judge::Judge;
 use super::observer::Observer;
+use super::opening::{allocations, attach_options, site_info, start_of};
 use super::options::{Mode, Options};
 use super::overhead::{Breaker, Meter, step_traps};
 use super::reading::PromptReader;
-use super::sampler::Sampler;
+use super::records::Records;
+use super::sampler::{Sampler, left_out};
 use super::wait::{elapsed, stop_signal, until};
-use crate::base::units::format_count;
 use crate::base::{Error, Result, monotonic_ns};
 use crate::capture::Writer;
-use crate::event::{Cost, End, EndReason, Event, Phase, SiteInfo, Start, Tripped};
+use crate::event::{Cost, End, EndReason, Event, Phase, Start, Tripped};
 use crate::memory::LiveMemory;
 use crate::model::State;
 use crate::plan::{CostClass, ProbePlan};
 use crate::runtime::{CounterReader, GcRecord, Layout, SpanReader};
-use crate::source::live::{Allocations, AttachOptions, CurgOffsets, LiveSource, Method, Prepared, trap_cost};
+use crate::source::live::{AttachOptions, CurgOffsets, LiveSource, Method, Prepared, trap_cost};
 use crate::target::{Ended, Identity, Watch};
 
 /// A recording that has ended.
@@ -84,6 +84,10 @@ pub async fn record<W: Write>(
     let marks = plan.add_marks(&target.binary, &options.marks)?;
     let c = if options.cgo { Some(c::probes(target, &layout)?) } else { None };
     let watch = Watch::new(pid)?;
+    let records = match &sampler {
+        Some(sampler) => Records::choose(target, &layout, sampler.rate(), &watch, options).await?,
+        None => None,
+    };
     let trap = trap_cost(Method::Auto, options.counts_only, CostClass::Emulated);
     let attach = AttachOptions {
         sampler: sampler.as_ref().map(Sampler::in_kernel),
@@ -91,17 +95,22 @@ pub async fn record<W: Write>(
         g_goid: layout.g.goid as u32,
         step_traps: step_traps(!marks.is_empty() || c.is_some(), &trap)?,
         c: c.as_ref().map(|(probes, _)| probes),
+        allocations: allocations(records.is_some(), options),
         ..attach_options(target, &plan, gc_addresses, options)
     };
     let prepared = Prepared::new(&attach)?;
     let mut recorder =
         Recorder::start(target, &layout, &plan, sampler, &memory, (writer, observer), options)?;
+    if let Some((records, why)) = records {
+        recorder.put(Event::Note(why))?;
+        recorder.records = Some(records);
+    }
     let marks = (!marks.is_empty()).then_some(Event::Marks(marks));
     for event in marks.into_iter().chain(c.iter().flat_map(|(_, events)| events.clone())) {
         recorder.put(event)?;
     }
     let mut source = prepared.attach()?;
-    recorder.set_rate(pid)?;
+    recorder.set_rate(pid).await?;
     recorder.measure(trap, pid, options)?;
     recorder.read_counters(&mut source)?;
     recorder.follow(target, &layout, &source, options).await?;
@@ -122,7 +131,8 @@ pub async fn record<W: Write>(
                 Some(batch) => recorder.take(batch)?,
                 None => return Err(Error::failed("the eBPF program's events ended unexpectedly")),
             },
-            () = until(recorder.judgement_due()) => recorder.judge(&watch)?,
+            () = until(recorder.judgement_due()) => recorder.judge(&source, &watch)?,
+            () = until(recorder.records.as_ref().map(Records::due)) => recorder.read_samples(&source)?,
             finished = HolderScan::ended(&mut holders) => {
                 recorder.take(HolderScan::told(&mut holders, finished, &recorder.state))?;
             }
@@ -162,6 +172,7 @@ pub async fn record<W: Write>(
         }
     };
     recorder.end_bursts(&mut source, &mut bursts).await?;
+    recorder.records.as_mut().map(Records::hurry);
     recorder.read_counters(&mut source)?;
     recorder.tell_cost(&source)?;
     recorder.check_sampler(&mut source)?;
@@ -173,40 +184,11 @@ pub async fn record<W: Write>(
     recorder.read_counts(&mut source)?;
     recorder.read_c_counts(&mut source)?;
     c::left_out(&source)?.map_or(Ok(()), |note| recorder.put(note))?;
-    recorder.tell_biased_samples(&source)?;
+    left_out(source.biased_samples()?).map_or(Ok(()), |note| recorder.put(Event::Note(note)))?;
     while let Some(batch) = source.recv().await {
         recorder.take(batch)?;
     }
     recorder.finish(reason)
-}
-
-fn attach_options<'a>(
-    target: &Identity,
-    plan: &'a ProbePlan,
-    gc_addresses: Option<GcAddresses>,
-    options: &Options,
-) -> AttachOptions<'a> {
-    AttachOptions {
-        pid: target.target.pid,
-        plan,
-        load_bias: target.target.load_bias,
-        gc_addresses,
-        curg: None,
-        g_goid: 0,
-        step_traps: 1,
-        sampler: None,
-        c: None,
-        ring_bytes: options.ring_bytes,
-        max_depth: options.max_depth,
-        bpf_log: options.bpf_log,
-        method: Method::Auto,
-        baseline: false,
-        allocations: match options.mode {
-            Mode::Burst => Allocations::Gated,
-            _ if options.counts_only => Allocations::Counted,
-            _ => Allocations::Sent,
-        },
-    }
 }
 
 /// Where every event of a recording goes: explained, into the file, into the state.
@@ -214,6 +196,8 @@ struct Recorder<'a, W: Write> {
     enricher: Enricher<'a>,
     memory: &'a LiveMemory,
     sampler: Option<Sampler>,
+    /// `None`: a probe tells of samples, or all allocations are recorded.
+    records: Option<Records>,
     counters: Option<PromptReader>,
     gauges: GaugeReader,
     judge: Option<Judge<LiveMemory>>,
@@ -249,6 +233,7 @@ impl<'a, W: Write> Recorder<'a, W> {
             enricher: Enricher::new(target, layout, plan, memory)?,
             memory,
             sampler,
+            records: None,
             counters: None,
             gauges: GaugeReader::new(target, layout),
             judge: None,
@@ -341,14 +326,22 @@ impl<'a, W: Write> Recorder<'a, W> {
         self.judge.as_ref()?.due(&self.state)
     }
 
-    fn judge(&mut self, watch: &Watch) -> Result<()> {
+    fn judge(&mut self, source: &LiveSource, watch: &Watch) -> Result<()> {
+        // Also those are judged that no reading has found so far.
+        self.read_samples(source)?;
         let Some(judge) = &mut self.judge else { return Ok(()) };
         let events = judge.judge(&self.state);
         // What was read may be another program's memory by now.
         if watch.ended().is_some() {
             return Ok(());
         }
-        events.into_iter().try_for_each(|event| self.put(event))
+        for event in events {
+            if let (Event::Deaths { slots, .. }, Some(records)) = (&event, &mut self.records) {
+                records.forget(slots);
+            }
+            self.put(event)?;
+        }
+        Ok(())
     }
 
     /// Judges the latest cycle that the probes have seen, once its events are here and as
@@ -375,7 +368,7 @@ impl<'a, W: Write> Recorder<'a, W> {
                     Some(batch) => self.take(batch)?,
                     None => return Ok(()),
                 },
-                () = until(due) => self.judge(watch)?,
+                () = until(due) => self.judge(source, watch)?,
             }
         }
         Ok(())
@@ -515,8 +508,26 @@ impl<'a, W: Write> Recorder<'a, W> {
         }
     }
 
+    /// Reads the samples that the program has taken, if no probe tells of them.
+    fn read_samples(&mut self, source: &LiveSource) -> Result<()> {
+        let Some(records) = &mut self.records else { return Ok(()) };
+        let judge = self.judge.as_ref();
+        let epochs = |sweepgen| Ok((source.epoch()?, judge.map_or(0, |judge| judge.epoch(sweepgen))));
+        match records.read(epochs, |pcs| self.enricher.profiled_calls(pcs)) {
+            Ok(events) => self.take(events),
+            // The next reading tells of these samples, too.
+            Err(e) => {
+                log::debug!("the runtime's samples: {e}");
+                Ok(())
+            }
+        }
+    }
+
     /// Asks for the allocations that were only counted.
     fn read_counts(&mut self, source: &mut LiveSource) -> Result<()> {
+        if self.records.as_ref().is_some_and(Records::is_cheap) {
+            self.read_samples(source)?;
+        }
         let counted = source.counted()?;
         counted.chunks(COUNTED).try_for_each(|rows| self.take(vec![Event::Counted(rows.to_vec())]))
     }
@@ -530,31 +541,25 @@ impl<'a, W: Write> Recorder<'a, W> {
         self.put(c::counts(source)?)
     }
 
-    /// Sets the rate of samples that is asked for. The probes are in place by now: they see
-    /// the first sample of each P, which is not like the others.
-    fn set_rate(&mut self, pid: i32) -> Result<()> {
+    /// Sets the rate of samples that is asked for. The first sample of each P is not like the
+    /// others then: the probes are in place by now and see it; where there are none, it is waited for.
+    async fn set_rate(&mut self, pid: i32) -> Result<()> {
         let Some(sampler) = &mut self.sampler else { return Ok(()) };
         let Some(announcement) = sampler.announcement() else { return Ok(()) };
         self.observer.announce(&announcement);
         sampler.set_rate(pid)?;
-        self.put(Event::Note(announcement))
+        let mut notes = vec![Event::Note(announcement)];
+        if let (Some(_), Some(counters)) = (&self.records, &self.counters) {
+            notes.extend(sampler.settled(&counters.reader, self.memory).await.map(Event::Note));
+        }
+        self.take(notes)
     }
 
     /// Has the program sample as it did before. From here on no samples are recorded.
     fn restore_rate(&mut self) -> Result<()> {
+        self.records = None;
         let outcome = self.sampler.take().and_then(|mut sampler| sampler.restore_rate());
         outcome.map_or(Ok(()), |note| self.put(Event::Note(note)))
-    }
-
-    /// Says how many samples were left out.
-    fn tell_biased_samples(&mut self, source: &LiveSource) -> Result<()> {
-        match source.biased_samples()? {
-            0 => Ok(()),
-            count => self.put(Event::Note(format!(
-                "samples left out, as the runtime took them because the rate had changed: {}",
-                format_count(count)
-            ))),
-        }
     }
 
     /// Says when the program has changed the rate of samples, as it should not.
@@ -570,6 +575,12 @@ impl<'a, W: Write> Recorder<'a, W> {
     }
 
     fn say_ended(&mut self, ended: Ended) -> Result<()> {
+        if let Some(records) = self.records.take() {
+            let age = records.age().as_secs_f64();
+            self.put(Event::Note(format!(
+                "the samples of the target's last {age:.1} s are missing: it ended before they were read"
+            )))?;
+        }
         match ended {
             Ended::Exited => Ok(()),
             Ended::Execed => self.put(Event::Note("the target became another program (execve)".into())),
@@ -581,19 +592,4 @@ impl<'a, W: Write> Recorder<'a, W> {
         self.writer.finish()?;
         Ok(Recording { state: self.state, reason })
     }
-}
-
-fn start_of(target: &Identity, mode: Mode) -> Start {
-    Start {
-        heaptap_version: env!("CARGO_PKG_VERSION").into(),
-        time_ns: monotonic_ns(),
-        unix_ns: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64),
-        mode: mode.name().into(),
-        target: target.target.clone(),
-        ..Start::default()
-    }
-}
-
-fn site_info(site: &crate::plan::Site) -> SiteInfo {
-    SiteInfo { function: site.function.clone(), offset: site.offset }
 }

@@ -1,10 +1,17 @@
 //! The target's own heap profiler, whose samples a recording may consist of.
 
+use std::time::Duration;
+
 use super::rate::SetRate;
+use crate::base::units::format_count;
 use crate::base::{Error, Result};
 use crate::memory::{ProcessMemory, Word};
 use crate::runtime::{CounterReader, Layout, ProfileReader};
 use crate::target::Identity;
+
+/// How often it is looked whether Ps have taken note of a rate, and the pause between.
+const LOOKS: u32 = 20;
+const LOOK: Duration = Duration::from_millis(5);
 
 pub(super) struct Sampler {
     reader: ProfileReader,
@@ -79,6 +86,26 @@ impl Sampler {
         has_changed.then_some(self.in_kernel)
     }
 
+    /// Waits until each P's next sample is due to the rate that was set, but not for long: what
+    /// to tell the user where that is not seen to be so.
+    pub(super) async fn settled(
+        &self,
+        counters: &CounterReader,
+        memory: &impl ProcessMemory,
+    ) -> Option<String> {
+        for _ in 0..LOOKS {
+            if self.is_settled(counters, memory) {
+                return None;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Some(
+            "a P that allocated nothing right after MemProfileRate was set has one sample too many, of the \
+             first object it allocates"
+                .into(),
+        )
+    }
+
     /// Whether each P's next sample is due to this rate.
     fn is_settled(&self, counters: &CounterReader, memory: &impl ProcessMemory) -> bool {
         let tracer_common::Sampler { rate, next_sample, mcache_rate, was_set, .. } = self.in_kernel;
@@ -133,4 +160,14 @@ impl Sampler {
             )
         })
     }
+}
+
+/// How many samples were left out, for people; `None`: none.
+pub(super) fn left_out(count: u64) -> Option<String> {
+    (count > 0).then(|| {
+        format!(
+            "samples left out, as the runtime took them because the rate had changed: {}",
+            format_count(count)
+        )
+    })
 }

@@ -59,6 +59,29 @@ impl<'a> Symbolizer<'a> {
     }
 }
 
+/// The return addresses among those of a stack that the runtime has taken, where inlined calls
+/// have an address of their own, behind that of the call they are inlined into
+/// (runtime/traceback.go `tracebackPCs`). `frames` are those at an address.
+pub fn calls(pcs: &[u64], frames: impl Fn(u64) -> Vec<Frame>) -> Vec<u64> {
+    let place = |frame: &Frame| (frame.function.clone(), frame.file.clone(), frame.line);
+    let places = |pc: &u64| frames(*pc).iter().map(place).collect::<Vec<_>>();
+    let mut calls = Vec::new();
+    // What is left of the frames at the latest one.
+    let mut inlined = Vec::new();
+    for pc in pcs {
+        let here = places(pc);
+        // The runtime leaves wrappers out.
+        match (1..inlined.len()).find(|outer| inlined[*outer..] == here) {
+            Some(outer) => drop(inlined.drain(..outer)),
+            None => {
+                calls.push(*pc);
+                inlined = here;
+            }
+        }
+    }
+    calls
+}
+
 /// DWARF may have a line but no function: assembly.
 fn all_named(frames: &[SourceFrame]) -> bool {
     !frames.is_empty() && frames.iter().all(|frame| !frame.function.is_empty())
@@ -100,6 +123,29 @@ pub(crate) fn printed_name(name: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn inlined_calls_are_no_calls_of_their_own() {
+        let frame = |function: &str, line| Frame { function: function.into(), line, ..Frame::default() };
+        // At 1 main.inner, inlined into a wrapper, that into main.outer, which 4 returns to as well.
+        let frames = |pc| match pc {
+            1 => vec![frame("main.inner", 3), frame("main.wrapper", 0), frame("main.outer", 7)],
+            2 => vec![frame("main.wrapper", 0), frame("main.outer", 7)],
+            3 => vec![frame("main.outer", 7)],
+            _ => vec![frame("main.outer", 9)],
+        };
+        for (pcs, want) in [
+            (&[1, 2, 3, 4][..], &[1, 4][..]),
+            // The runtime leaves the wrapper out; it has cut the stack off.
+            (&[1, 3, 4], &[1, 4]),
+            (&[4, 1, 2], &[4, 1]),
+            // main.outer has called itself.
+            (&[3, 3, 4], &[3, 3, 4]),
+            (&[], &[]),
+        ] {
+            assert_eq!(calls(pcs, frames), want, "{pcs:?}");
+        }
+    }
 
     #[test]
     fn type_arguments_are_left_out_of_names() {

@@ -27,7 +27,7 @@ use table::PageTable;
 
 use super::calls::of_call;
 use super::windows::Weights;
-use crate::event::{Alloc, UNKNOWN_SLOT};
+use crate::event::{Alloc, Counted, UNKNOWN_SLOT};
 
 /// Bytes of a block that tiny objects share (runtime/malloc.go `maxTinySize`).
 const TINY_BLOCK: u64 = 16;
@@ -148,6 +148,15 @@ impl Live {
         if self.of_objects() > self.thin_at {
             self.thin_out();
         }
+    }
+
+    /// Objects of the call with this index have died before they could be followed: they count as
+    /// having survived no GC cycle.
+    pub(super) fn died_unseen(&mut self, call: u32, counted: &Counted) {
+        let died = of_call(&mut self.population.died, call);
+        died.objects = died.objects.wrapping_add(counted.objects);
+        died.bytes = died.bytes.wrapping_add(counted.slot.wrapping_mul(counted.objects));
+        died.after[0] = died.after[0].wrapping_add(counted.objects);
     }
 
     /// Bytes that depend on how many objects are followed.

@@ -84,7 +84,8 @@ fn is_mark(site: &Site) -> bool {
 }
 
 /// Places the probes, as the program was loaded for. Those on allocation sites come last:
-/// what they see is then already told apart by GC cycle. Gated, they are left to the [`Gate`].
+/// what they see is then already told apart by GC cycle. Gated, they are left to the [`Gate`];
+/// unseen, alone.
 ///
 /// [`Gate`]: super::gate::Gate
 pub(super) fn attach(program: &mut Program, options: &AttachOptions<'_>) -> Result<Probes> {
@@ -93,7 +94,7 @@ pub(super) fn attach(program: &mut Program, options: &AttachOptions<'_>) -> Resu
     let mut place = |file: &Path, sites: &Placing| place(program, options.pid, file, sites);
     let others = place(&exe, &Placing::of(options.plan, is_other))?;
     let mut dear = place(&exe, &Placing::of(options.plan, is_mark))?;
-    if options.allocations != Allocations::Gated {
+    if !matches!(options.allocations, Allocations::Gated | Allocations::Unseen) {
         dear.extend(place(&exe, &Placing::allocations(options.plan))?);
     }
     if let Some(c) = options.c {

@@ -28,6 +28,7 @@ impl Counts {
             slot: key.slot,
             objects: now.objects.wrapping_sub(before.objects),
             requested: now.requested.wrapping_sub(before.requested),
+            died: false,
         };
         Ok(self.0.changes()?.into_iter().map(counted).collect())
     }

@@ -90,6 +90,8 @@ pub enum Allocations {
     Gated,
     /// They are added up in the kernel, to be asked for by [`LiveSource::counted`].
     Counted,
+    /// Their sites are left alone.
+    Unseen,
 }
 
 /// How probes are attached.
@@ -175,7 +177,7 @@ impl<'a> Prepared<'a> {
                 let sites = attach::Placing::allocations(options.plan);
                 Some(Gate::new(program, &options, sites, Arc::clone(&counters), fence)?)
             }
-            Allocations::Sent | Allocations::Counted => None,
+            Allocations::Sent | Allocations::Counted | Allocations::Unseen => None,
         };
         Ok(LiveSource {
             method,
