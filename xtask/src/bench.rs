@@ -64,14 +64,42 @@ struct Kind {
     /// the same state, caches warm: at a rate that only one of the two can follow, the other
     /// would be measured in cold bursts.
     rate: u32,
+    /// Calls on the stack beside the few that the target needs.
+    depth: u32,
 }
 
-const KINDS: [Kind; 5] = [
-    Kind { name: "scan48", what: "scan, 48 B", leaf_127: "runtime.mallocgcSmallScanNoHeaderSC5", rate: 0 },
-    Kind { name: "scan160", what: "scan, 160 B", leaf_127: "runtime.mallocgc", rate: 0 },
-    Kind { name: "noscan48", what: "noscan, 48 B", leaf_127: "runtime.mallocgcSmallNoScanSC5", rate: 0 },
-    Kind { name: "tiny4", what: "tiny, 4 B", leaf_127: "runtime.mallocgcTinySC2", rate: 0 },
-    Kind { name: "large40000", what: "large, 40,000 B", leaf_127: "runtime.mallocgc", rate: 2000 },
+const KINDS: [Kind; 7] = [
+    Kind {
+        name: "scan48",
+        what: "scan, 48 B",
+        leaf_127: "runtime.mallocgcSmallScanNoHeaderSC5",
+        rate: 0,
+        depth: 0,
+    },
+    Kind { name: "scan160", what: "scan, 160 B", leaf_127: "runtime.mallocgc", rate: 0, depth: 0 },
+    Kind {
+        name: "noscan48",
+        what: "noscan, 48 B",
+        leaf_127: "runtime.mallocgcSmallNoScanSC5",
+        rate: 0,
+        depth: 0,
+    },
+    Kind { name: "tiny4", what: "tiny, 4 B", leaf_127: "runtime.mallocgcTinySC2", rate: 0, depth: 0 },
+    Kind { name: "large40000", what: "large, 40,000 B", leaf_127: "runtime.mallocgc", rate: 2000, depth: 0 },
+    Kind {
+        name: "scan48",
+        what: "scan, 48 B, 16 calls deeper",
+        leaf_127: "runtime.mallocgcSmallScanNoHeaderSC5",
+        rate: 0,
+        depth: 16,
+    },
+    Kind {
+        name: "scan48",
+        what: "scan, 48 B, 32 calls deeper",
+        leaf_127: "runtime.mallocgcSmallScanNoHeaderSC5",
+        rate: 0,
+        depth: 32,
+    },
 ];
 
 /// What is attached to the target while it is measured.
@@ -183,6 +211,8 @@ impl Run {
             kind.name,
             "-rate",
             &kind.rate.to_string(),
+            "-depth",
+            &kind.depth.to_string(),
             "-interval",
             INTERVAL,
         ]);
@@ -319,6 +349,24 @@ fn mean_interval(values: &[f64]) -> (f64, f64) {
     (mean, quantile * (variance / n).sqrt())
 }
 
+/// The mean without a fifth of the values at either end, which are those of moments in which the
+/// machine had other things to do, and half the width of its 95% interval (Yuen 1974: by the
+/// winsorized variance). Of fewer than five values, the mean of all.
+fn trimmed_interval(values: &[f64]) -> (f64, f64) {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let cut = sorted.len() / 5;
+    let kept = &sorted[cut..sorted.len() - cut];
+    let [Some(&lowest), Some(&highest)] = [kept.first(), kept.last()] else { return (f64::NAN, f64::NAN) };
+    let count = kept.len() as f64;
+    let mean = kept.iter().sum::<f64>() / count;
+    let winsorized: Vec<f64> = sorted.iter().map(|value| value.clamp(lowest, highest)).collect();
+    let centre = winsorized.iter().sum::<f64>() / winsorized.len() as f64;
+    let squares = winsorized.iter().map(|value| (value - centre).powi(2)).sum::<f64>();
+    let quantile = StudentsT::new(0.0, 1.0, count - 1.0).map_or(f64::NAN, |t| t.inverse_cdf(0.975));
+    (mean, quantile * (squares / (count * (count - 1.0))).sqrt())
+}
+
 fn spread(values: &[f64]) -> String {
     let lowest = values.iter().copied().fold(f64::INFINITY, f64::min);
     let highest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -349,6 +397,10 @@ mod tests {
         // The textbook's 2.776 for four degrees of freedom.
         let (mean, half) = mean_interval(&[1.0, 2.0, 3.0, 4.0, 5.0]);
         assert!((mean - 3.0).abs() < 1e-9 && (half - 2.776 * 0.5_f64.sqrt()).abs() < 1e-3, "{mean} {half}");
+        // Of 2, 3 and 4, with 2, 2, 3, 4 and 4 for the spread; 4.303 for two degrees of freedom.
+        let (mean, half) = trimmed_interval(&[9.0, 3.0, 4.0, 2.0, -7.0]);
+        assert!((mean - 3.0).abs() < 1e-9 && (half - 4.303 * (4.0_f64 / 6.0).sqrt()).abs() < 1e-3, "{half}");
+        assert_eq!(trimmed_interval(&[1.0, 2.0, 6.0]), mean_interval(&[1.0, 2.0, 6.0]));
         assert_eq!(spread(&[30.0, 10.0, 20.0]), "20 (10 to 30)");
     }
 }

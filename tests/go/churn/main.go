@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime"
 	"sort"
 	"strings"
 	"sync/atomic"
@@ -74,6 +75,7 @@ func main() {
 	kind := flag.String("kind", "scan48", "sort of object: "+strings.Join(kindNames(), ", "))
 	rate := flag.Int("rate", 0, "objects per second in all; 0: as fast as possible")
 	goroutines := flag.Int("g", 1, "goroutines that allocate")
+	depth := flag.Int("depth", 0, "calls more on the stack of each goroutine that allocates")
 	interval := flag.Duration("interval", time.Second, "time between two lines")
 	flag.Parse()
 	allocate, ok := kinds[*kind]
@@ -83,10 +85,11 @@ func main() {
 	}
 	fmt.Println("ready")
 	for g := 0; g < *goroutines; g++ {
+		to := &sinks[g].p
 		if *rate == 0 {
-			go flood(allocate, &sinks[g].p)
+			go within(*depth, func() { flood(allocate, to) })
 		} else {
-			go drip(allocate, &sinks[g].p, float64(*rate)/float64(*goroutines))
+			go within(*depth, func() { drip(allocate, to, float64(*rate)/float64(*goroutines)) })
 		}
 	}
 	go report(*interval)
@@ -100,6 +103,19 @@ func kindNames() []string {
 	}
 	sort.Strings(names)
 	return names
+}
+
+// within calls f with some calls more on the stack, of a frame of some 130 bytes each.
+//
+//go:noinline
+func within(calls int, f func()) {
+	var frame [12]uint64
+	if calls > 0 {
+		within(calls-1, f)
+	} else {
+		f()
+	}
+	runtime.KeepAlive(&frame)
 }
 
 // flood allocates without a pause.

@@ -14,7 +14,7 @@ use xtask::shell;
 use xtask::targets::{self, Variant};
 
 use super::plot::{self, Series};
-use super::{PATIENCE, heaptap, interrupt, mean_interval, median};
+use super::{PATIENCE, heaptap, interrupt, median, trimmed_interval};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -202,12 +202,13 @@ struct Rounds {
 }
 
 impl Rounds {
-    /// The share of throughput lost in percent, and half the width of its 95% interval.
+    /// The share of throughput lost in percent, and half the width of its 95% interval, the fifth
+    /// of the rounds left out in which most was lost, and that in which least was.
     fn lost(&self) -> (f64, f64) {
         let neighbours = self.without.windows(2).map(|w| f64::midpoint(w[0].throughput(), w[1].throughput()));
         let lost: Vec<f64> =
             self.with.iter().zip(neighbours).map(|(w, n)| 100.0 * (1.0 - w.throughput() / n)).collect();
-        mean_interval(&lost)
+        trimmed_interval(&lost)
     }
 
     fn unwatched(&self, of: fn(&Block) -> f64) -> f64 {
