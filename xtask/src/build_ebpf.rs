@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use xtask::ebpf::{Sidecar, object_path, sha256, sidecar_path, sources};
-use xtask::shell::{apt_install, cargo, on_path, output, root, run as run_command, succeeds};
+use xtask::shell::{apt_install, cargo, output, root, run as run_command, succeeds};
 
 /// What `cargo xtask build-ebpf` takes.
 #[derive(Debug, clap::Args)]
@@ -73,31 +73,37 @@ struct Toolchain {
 }
 
 impl Toolchain {
-    /// What is there is used: a rustup nightly with `rust-src`, else Debian's compiler.
-    /// Else the former is installed, or the latter where rustup cannot fetch it.
+    /// What is there is used: Debian's compiler, else a rustup nightly with `rust-src`. Else the
+    /// former is installed, or the latter where there is no such package.
+    ///
+    /// Not the other way round: `bpf-linker` has to be linked with an LLVM as new as the
+    /// compiler's, which Debian has for its own, but nobody for each nightly.
     fn find_or_install() -> Result<Toolchain> {
-        if let Some(found) = Toolchain::nightly().or_else(Toolchain::debian) {
+        if let Some(found) = Toolchain::debian().or_else(Toolchain::nightly) {
             return Ok(found);
         }
-        if on_path("rustup") {
+        if let Err(e) = Toolchain::install_debian() {
+            println!("{e:#}; trying a nightly of rustup");
             let mut nightly = Command::new("rustup");
             nightly.args(["toolchain", "install", "nightly", "--profile", "minimal"]);
-            nightly.args(["--component", "rust-src"]);
-            if run_command(&mut nightly).is_ok() && linker().is_none() {
+            run_command(nightly.args(["--component", "rust-src"]))?;
+            if linker().is_none() {
                 run_command(cargo().args(["install", "--locked", "bpf-linker"]))?;
             }
-            if let Some(found) = Toolchain::nightly() {
-                return Ok(found);
-            }
         }
+        let found = Toolchain::debian().or_else(Toolchain::nightly);
+        found.context("no compiler with its sources, from neither apt-get nor rustup")
+    }
+
+    fn install_debian() -> Result<()> {
         apt_install(&DEBIAN_PACKAGES)?;
-        if linker().is_none() {
-            let mut install = cargo();
-            install.args(["install", "bpf-linker", "--version", "0.13.0"]);
-            install.args(["--no-default-features", "--features", "llvm-22"]);
-            run_command(install.env("LLVM_PREFIX", DEBIAN_LLVM))?;
+        if linker().is_some() {
+            return Ok(());
         }
-        Toolchain::debian().context("no compiler with its sources, from neither rustup nor apt-get")
+        let mut install = cargo();
+        install.args(["install", "bpf-linker", "--version", "0.13.0"]);
+        install.args(["--no-default-features", "--features", "llvm-22"]);
+        run_command(install.env("LLVM_PREFIX", DEBIAN_LLVM))
     }
 
     /// A toolchain named nightly may well be there without its sources.
