@@ -102,10 +102,15 @@ mod privileged {
 
     /// The runtime counts what has a finalizer twice: it scans these objects as roots
     /// (runtime/mgcmark.go `markrootSpans`), and again when they are found reachable. Such
-    /// are those of one place, and the three open files.
+    /// are those of one place, and the three open files. It may count others twice, too: two
+    /// workers that find an object at the same time can both see that it is not marked yet, and
+    /// mark it (runtime/mgcmark.go `greyobject`, runtime/mgcmark_greenteagc.go
+    /// `tryDeferToSpanScan`). That happens in one cycle of some hundreds, and in the next it is
+    /// another object's turn, if any: so it is the least difference of several cycles that counts.
     #[test]
     fn from_the_start_all_that_the_runtime_marked_is_followed() -> Result<()> {
         const FILES: u64 = 3 * 96;
+        const CYCLES_OF_GC: usize = 4;
         check_programs(matrix()?, |line, variant| {
             let scratch = tempfile::tempdir()?;
             let file = scratch.path().join("exec.heaptap");
@@ -121,14 +126,17 @@ mod privileged {
             await_recording(&mut record)?;
             step(&mut record, "hold")?;
             step(&mut record, "drop")?;
+            step(&mut record, "gc")?;
+            step(&mut record, "gc")?;
             let truth = step(&mut record, "gc")?;
             end_recording(record)?;
             let report = Report::of(&file)?;
-            let last = report.gc.last().context("a cycle")?;
-            let (survivors, marked) = last.survivors.zip(last.heap_live).context("judged and recorded")?;
             let twice = truth.alive["finalized"].bytes + FILES;
-            let difference = marked - survivors.bytes;
-            ensure!(difference == twice, "{marked} marked, {survivors:?}: {difference}, not {twice}");
+            let judged = report.gc.iter().rev().take(2 * CYCLES_OF_GC);
+            let judged = judged.filter_map(|cycle| cycle.heap_live.zip(cycle.survivors));
+            let differences: Vec<_> =
+                judged.map(|(marked, survivors)| marked.checked_sub(survivors.bytes)).collect();
+            ensure!(differences.iter().min() == Some(&Some(twice)), "{differences:?}, not {twice}");
             Ok(())
         })
     }
