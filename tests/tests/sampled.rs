@@ -160,6 +160,15 @@ fn estimates(recorded: Sampled, commands: &[&str]) -> Result<(Report, Truth)> {
     Ok((report, truth))
 }
 
+/// The same, of samples that are read.
+fn estimates_read(mut recorded: Sampled) -> Result<(Report, Truth)> {
+    let (last, before) = MANY.split_last().context("no commands")?;
+    step_and_read(&mut recorded, before)?;
+    let (report, truth) = estimates(recorded, &[last])?;
+    ensure!(were_read(&report), "{:?}", report.capture.notes);
+    Ok((report, truth))
+}
+
 /// The sites of which there are enough samples, with what was held there.
 fn well_sampled<'r>(report: &'r Report, truth: &Truth) -> Result<Vec<(String, &'r Site, Amount)>> {
     let enough = |held: &Amount| held.bytes / RATE.max(held.bytes / held.objects) >= SAMPLES;
@@ -266,10 +275,7 @@ mod privileged {
     fn estimates_of_samples_that_are_read_are_within_their_intervals() -> Result<()> {
         let mut hits = Hits::default();
         check_programs(programs()?, |line, variant| {
-            let mut recorded = record_busy(line, variant, RATE, &[])?;
-            step_and_read(&mut recorded, &MANY[..22])?;
-            let (report, truth) = estimates(recorded, &MANY[22..])?;
-            ensure!(were_read(&report), "{:?}", report.capture.notes);
+            let (report, truth) = estimates_read(record_busy(line, variant, RATE, &[])?)?;
             check_allocated(&report, &truth, &mut hits)?;
             check_live(&report, &truth, &mut hits)
         })?;
@@ -293,10 +299,7 @@ mod privileged {
         let mut hits = Hits::default();
         check_programs(programs()?, |line, variant| {
             let args = ["--set-memprofile-rate", &RATE.to_string()];
-            let mut recorded = record_busy(line, variant, 0, &args)?;
-            step_and_read(&mut recorded, &MANY[..22])?;
-            let (report, truth) = estimates(recorded, &MANY[22..])?;
-            ensure!(were_read(&report), "{:?}", report.capture.notes);
+            let (report, truth) = estimates_read(record_busy(line, variant, 0, &args)?)?;
             check_allocated(&report, &truth, &mut hits)
         })?;
         hits.conclude(50)

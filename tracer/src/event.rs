@@ -106,6 +106,16 @@ pub enum Event {
     End(End),
 }
 
+/// Counts in one event, so that none outgrows a frame of the file.
+const COUNTED: usize = 256;
+
+impl Event {
+    /// The events that tell of these.
+    pub fn counted(rows: &[Counted]) -> impl Iterator<Item = Event> {
+        rows.chunks(COUNTED).map(|rows| Event::Counted(rows.to_vec()))
+    }
+}
+
 /// Who was captured, how, and when.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -68,38 +68,23 @@ struct Kind {
     depth: u32,
 }
 
+/// Small objects with pointers; of other kinds only what differs is said.
+const SCAN48: Kind = Kind {
+    name: "scan48",
+    what: "scan, 48 B",
+    leaf_127: "runtime.mallocgcSmallScanNoHeaderSC5",
+    rate: 0,
+    depth: 0,
+};
+
 const KINDS: [Kind; 7] = [
-    Kind {
-        name: "scan48",
-        what: "scan, 48 B",
-        leaf_127: "runtime.mallocgcSmallScanNoHeaderSC5",
-        rate: 0,
-        depth: 0,
-    },
-    Kind { name: "scan160", what: "scan, 160 B", leaf_127: "runtime.mallocgc", rate: 0, depth: 0 },
-    Kind {
-        name: "noscan48",
-        what: "noscan, 48 B",
-        leaf_127: "runtime.mallocgcSmallNoScanSC5",
-        rate: 0,
-        depth: 0,
-    },
-    Kind { name: "tiny4", what: "tiny, 4 B", leaf_127: "runtime.mallocgcTinySC2", rate: 0, depth: 0 },
-    Kind { name: "large40000", what: "large, 40,000 B", leaf_127: "runtime.mallocgc", rate: 2000, depth: 0 },
-    Kind {
-        name: "scan48",
-        what: "scan, 48 B, 16 calls deeper",
-        leaf_127: "runtime.mallocgcSmallScanNoHeaderSC5",
-        rate: 0,
-        depth: 16,
-    },
-    Kind {
-        name: "scan48",
-        what: "scan, 48 B, 32 calls deeper",
-        leaf_127: "runtime.mallocgcSmallScanNoHeaderSC5",
-        rate: 0,
-        depth: 32,
-    },
+    SCAN48,
+    Kind { name: "scan160", what: "scan, 160 B", leaf_127: "runtime.mallocgc", ..SCAN48 },
+    Kind { name: "noscan48", what: "noscan, 48 B", leaf_127: "runtime.mallocgcSmallNoScanSC5", ..SCAN48 },
+    Kind { name: "tiny4", what: "tiny, 4 B", leaf_127: "runtime.mallocgcTinySC2", ..SCAN48 },
+    Kind { name: "large40000", what: "large, 40,000 B", leaf_127: "runtime.mallocgc", rate: 2000, ..SCAN48 },
+    Kind { what: "scan, 48 B, 16 calls deeper", depth: 16, ..SCAN48 },
+    Kind { what: "scan, 48 B, 32 calls deeper", depth: 32, ..SCAN48 },
 ];
 
 /// What is attached to the target while it is measured.
@@ -342,20 +327,20 @@ fn median(values: &[f64]) -> f64 {
 
 /// The mean, and half the width of its 95% interval (Student's t).
 fn mean_interval(values: &[f64]) -> (f64, f64) {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    let quantile = StudentsT::new(0.0, 1.0, n - 1.0).map_or(f64::NAN, |t| t.inverse_cdf(0.975));
-    (mean, quantile * (variance / n).sqrt())
+    interval_without(0, values)
 }
 
 /// The mean without a fifth of the values at either end, which are those of moments in which the
 /// machine had other things to do, and half the width of its 95% interval (Yuen 1974: by the
 /// winsorized variance). Of fewer than five values, the mean of all.
 fn trimmed_interval(values: &[f64]) -> (f64, f64) {
+    interval_without(values.len() / 5, values)
+}
+
+/// So many values are left out at either end: of none, it is Student's interval.
+fn interval_without(cut: usize, values: &[f64]) -> (f64, f64) {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let cut = sorted.len() / 5;
     let kept = &sorted[cut..sorted.len() - cut];
     let [Some(&lowest), Some(&highest)] = [kept.first(), kept.last()] else { return (f64::NAN, f64::NAN) };
     let count = kept.len() as f64;

@@ -12,7 +12,7 @@
 //	          place makes and drops objects over and over
 //	rate N    the heap profiler samples at this rate from now on
 //	spread    as many goroutines as can run at once each make and drop an object of each place
-//	busy      garbage is made at no place from here on, some thousand objects a second
+//	busy      garbage is made at no place from here on, at most 50,000 objects a second
 //	rest      no more
 //	look      nothing is done
 //	quit      (or the end of stdin) ends it

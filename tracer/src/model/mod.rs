@@ -21,7 +21,7 @@ pub use c::CHeap;
 pub use calls::{Call, CallSums, Calls, Tally};
 pub use censuses::Censuses;
 pub use holding::{HeldTrack, Holding, Track};
-pub use live::{AGES, Alive, Births, ByAge, Died, Fate, Live, LivePoint, Placed, median_slope};
+pub use live::{AGES, Alive, Births, ByAge, Died, Fate, Live, LivePoint, Placed, median_slope, slot_name};
 pub use marks::{Marked, Marks, Passed};
 pub use windows::{Batch, Told, Windows};
 

@@ -244,23 +244,13 @@ impl SpanReader {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::spans::tests::{memory_of, reader, span};
+    use super::super::spans::tests::{memory_of, reader, small_span, span};
     use super::*;
 
     const SWEEPGEN: u32 = 10;
 
     /// Two spans of 48-byte slots and one large object, all swept or not as said.
     fn spans(sweepgens: [u32; 3]) -> Vec<Span> {
-        let small = |base: u64, sweepgen| Span {
-            base,
-            limit: base + 8160,
-            nelems: 170,
-            elem_size: 48,
-            span_class: 10,
-            alloc_bits: 0x9000 + (base & 0xf000),
-            sweepgen,
-            ..span(0)
-        };
         let large = Span {
             base: 0xc010_0000,
             pages: 5,
@@ -274,7 +264,7 @@ mod tests {
             sweepgen: sweepgens[2],
             ..span(0)
         };
-        vec![small(0xc000_0000, sweepgens[0]), small(0xc000_2000, sweepgens[1]), large]
+        vec![small_span(0xc000_0000, sweepgens[0]), small_span(0xc000_2000, sweepgens[1]), large]
     }
 
     fn marks(sweepgens: [u32; 3]) -> Marks {

@@ -182,7 +182,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::layout::Layout;
-    use super::super::spans::tests::{memory_of, reader, span};
+    use super::super::spans::tests::{memory_of, reader, small_span};
     use super::*;
     use crate::memory::FakeMemory;
 
@@ -193,17 +193,7 @@ mod tests {
     /// ones, the second with a finalizer, too.
     fn process(go: &str, sweepgen: u32) -> (FakeMemory, Special) {
         let layout = Layout::measured(go).expect(go).special;
-        let listed = |base: u64, sweepgen| Span {
-            base,
-            limit: base + 8160,
-            nelems: 170,
-            elem_size: 48,
-            span_class: 10,
-            alloc_bits: 0x9000 + (base & 0xf000),
-            sweepgen,
-            ..span(0)
-        };
-        let spans = [listed(0xc000_0000, SWEEPGEN), listed(0xc000_2000, sweepgen)];
+        let spans = [small_span(0xc000_0000, SWEEPGEN), small_span(0xc000_2000, sweepgen)];
         let mut memory = memory_of(&reader(go), &spans);
         let structs = 0x10_0000;
         // What lies between is read along.

@@ -297,6 +297,20 @@ pub(super) mod tests {
         }
     }
 
+    /// A span of slots of 48 bytes.
+    pub(in super::super) fn small_span(base: u64, sweepgen: u32) -> Span {
+        Span {
+            base,
+            limit: base + 8160,
+            nelems: 170,
+            elem_size: 48,
+            span_class: 10,
+            alloc_bits: 0x9000 + (base & 0xf000),
+            sweepgen,
+            ..span(0)
+        }
+    }
+
     fn encode(layout: &Mspan, span: &Span) -> Vec<u8> {
         let mut bytes = vec![0; layout.len()];
         let mut put = |at: u64, len: usize, value: u64| {

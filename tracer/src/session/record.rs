@@ -49,9 +49,6 @@ const EARLY_TICK: Duration = Duration::from_millis(100);
 /// How long a recording that ends waits for the spans of the latest GC cycle to be swept.
 const LAST_JUDGEMENT: Duration = Duration::from_secs(1);
 
-/// Counts in one event, so that no event outgrows a frame of the file.
-const COUNTED: usize = 256;
-
 /// Records a process until it ends or is told to stop. The capture holds whatever came
 /// until then, also when this fails.
 ///
@@ -85,7 +82,7 @@ pub async fn record<W: Write>(
     let c = if options.cgo { Some(c::probes(target, &layout)?) } else { None };
     let watch = Watch::new(pid)?;
     let records = match &sampler {
-        Some(sampler) => Records::choose(target, &layout, sampler.rate(), &watch, options).await?,
+        Some(sampler) => Records::choose(target, &layout, sampler, &watch, options).await,
         None => None,
     };
     let trap = trap_cost(Method::Auto, options.counts_only, CostClass::Emulated);
@@ -529,7 +526,7 @@ impl<'a, W: Write> Recorder<'a, W> {
             self.read_samples(source)?;
         }
         let counted = source.counted()?;
-        counted.chunks(COUNTED).try_for_each(|rows| self.take(vec![Event::Counted(rows.to_vec())]))
+        self.take(Event::counted(&counted).collect())
     }
 
     /// Asks for what C has allocated and freed.

@@ -61,6 +61,11 @@ impl Sampler {
         }
     }
 
+    /// What reads the profiler's books.
+    pub(super) fn reader(&self) -> &ProfileReader {
+        &self.reader
+    }
+
     /// Bytes per sample of those that are recorded.
     pub(super) fn rate(&self) -> u64 {
         self.in_kernel.rate

@@ -413,6 +413,12 @@ fn is_followed(slot: u64, level: u32) -> bool {
     hash & ((1 << level) - 1) == 0
 }
 
+/// How [`crate::event::Event::Deaths`] names the slot of `size` bytes that begins at this address.
+pub fn slot_name(addr: u64, size: u64) -> u64 {
+    let size = size.max(1);
+    slot_address(addr / PAGE, (addr % PAGE / size) as usize, size)
+}
+
 /// The address of a slot by its place among those that begin in a page.
 fn slot_address(page: u64, slot: usize, size: u64) -> u64 {
     page * PAGE + slot as u64 * size

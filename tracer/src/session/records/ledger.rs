@@ -4,10 +4,8 @@ use std::collections::HashMap;
 
 use crate::base::Fnv1a;
 use crate::event::{Alloc, Counted, Event, SiteId, StackId};
+use crate::model::slot_name;
 use crate::runtime::{Bucket, SampledObject};
-
-/// Counts in one event, so that no event outgrows a frame of the file.
-const COUNTED: usize = 256;
 
 /// The site of a plan for samples, which is not probed here.
 const SITE: SiteId = SiteId(0);
@@ -15,9 +13,6 @@ const SITE: SiteId = SiteId(0);
 /// An object that was found alive and is missing from so many readings is dead; from fewer, its
 /// span may just have been changed when it was read.
 const MISSED: u32 = 2;
-
-/// Bytes of a page (`Event::Deaths`).
-const PAGE: u64 = 8192;
 
 /// When a reading took place.
 #[derive(Debug, Clone, Copy)]
@@ -108,7 +103,7 @@ impl Ledger {
                 died.push(Counted { site: SITE, stack, slot, objects, died: true, ..Counted::default() });
             }
         }
-        events.extend(died.chunks(COUNTED).map(|rows| Event::Counted(rows.to_vec())));
+        events.extend(Event::counted(&died));
         events
     }
 
@@ -119,7 +114,7 @@ impl Ledger {
         let mut found: HashMap<u64, Vec<&SampledObject>> = HashMap::new();
         for object in objects.iter().filter(|object| self.told.contains_key(&object.bucket)) {
             let known = Known { bucket: object.bucket, reading };
-            let before = self.alive.insert(slot_of(object), known);
+            let before = self.alive.insert(slot_name(object.addr, object.slot), known);
             if before.is_none_or(|before| before.bucket != object.bucket) {
                 found.entry(object.bucket).or_default().push(object);
             }
@@ -143,12 +138,6 @@ fn alloc(object: &SampledObject, bucket: &Bucket, stack: StackId, at: At) -> Eve
     })
 }
 
-/// As `Deaths` name it: by the page in which it begins, and its place among those that begin there.
-fn slot_of(object: &SampledObject) -> u64 {
-    let within = object.addr % PAGE;
-    object.addr - within + within / object.slot.max(1) * object.slot
-}
-
 /// Names a stack.
 fn id(pcs: &[u64]) -> StackId {
     let mut hash = Fnv1a::default();
@@ -160,6 +149,8 @@ fn id(pcs: &[u64]) -> StackId {
 mod tests {
     use super::*;
     use crate::runtime::Record;
+
+    const PAGE: u64 = 8192;
 
     const AT: At = At { time_ns: 7, epoch: 5, survived: 4 };
 

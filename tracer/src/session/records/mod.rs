@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use ledger::{At, Ledger};
 
 use super::options::Options;
+use super::sampler::Sampler;
 use crate::base::units::format_count;
 use crate::base::{Result, monotonic_ns};
 use crate::event::{Counters, Event};
@@ -73,31 +74,28 @@ fn samples_a_second(before: &Counters, after: &Counters, rate: u64) -> f64 {
 }
 
 impl Records {
-    /// What reads the samples that the program takes, one for `rate` bytes, and why, for people;
-    /// `None`: they are to be probed.
-    ///
-    /// # Errors
-    /// Failed when the profiler's books cannot be found.
+    /// What reads the samples that the program takes, and why, for people; `None`: they are to be
+    /// probed.
     pub(super) async fn choose(
         target: &Identity,
         layout: &Layout,
-        rate: u64,
+        sampler: &Sampler,
         watch: &Watch,
         options: &Options,
-    ) -> Result<Option<(Records, String)>> {
+    ) -> Option<(Records, String)> {
         let (binary, load_bias) = (&target.binary, target.target.load_bias);
         let memory = LiveMemory::new(target.target.pid as i32);
         // Where these cannot be read, a probe sees samples all the same.
-        let Ok(counters) = CounterReader::new(binary, layout, load_bias) else { return Ok(None) };
-        let Ok(spans) = SpanReader::new(binary, layout, load_bias) else { return Ok(None) };
-        let Ok(before) = counters.read(&memory) else { return Ok(None) };
+        let counters = CounterReader::new(binary, layout, load_bias).ok()?;
+        let spans = SpanReader::new(binary, layout, load_bias).ok()?;
+        let before = counters.read(&memory).ok()?;
         tokio::time::sleep(TRIAL).await;
-        let Ok(after) = counters.read(&memory) else { return Ok(None) };
-        let per_second = samples_a_second(&before.value, &after.value, rate);
+        let after = counters.read(&memory).ok()?;
+        let per_second = samples_a_second(&before.value, &after.value, sampler.rate());
         if per_second <= MOST_TRAPPED {
-            return Ok(None);
+            return None;
         }
-        let profile = ProfileReader::new(binary, layout, load_bias)?;
+        let profile = sampler.reader().clone();
         let records = Records {
             books: Books { profile, spans, special: layout.special.clone(), memory },
             watch: watch.clone(),
@@ -113,7 +111,7 @@ impl Records {
              no GC cycle",
             format_count(per_second as u64)
         );
-        Ok(Some((records, why)))
+        Some((records, why))
     }
 
     /// When to read again.
