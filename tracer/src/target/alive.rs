@@ -6,7 +6,7 @@ use std::time::Duration;
 use procfs::process::Process;
 
 use super::{explain, find};
-use crate::base::Result;
+use crate::base::{Error, Result};
 
 /// Why a process is no longer the one that was attached to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,9 +49,6 @@ impl Watch {
 
     /// Whether it has ended by now.
     pub fn ended(&self) -> Option<Ended> {
-        if find::by_pid(self.pid).is_err() {
-            return Some(Ended::Exited);
-        }
         match Image::of(self.pid) {
             Ok(image) if image == self.image => None,
             // On its way out a process has no memory any more, and so no stack.
@@ -76,6 +73,9 @@ impl Image {
     fn of(pid: i32) -> Result<Image> {
         let exe = std::fs::metadata(format!("/proc/{pid}/exe")).map_err(|e| explain(pid, e.into()))?;
         let stat = Process::new(pid).and_then(|p| p.stat()).map_err(|e| explain(pid, e))?;
+        if find::is_ended(&stat) {
+            return Err(Error::ended(pid));
+        }
         Ok(Image {
             start_time: stat.starttime,
             device: exe.dev(),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use procfs::process::{Process, all_processes};
+use procfs::process::{Process, Stat, all_processes};
 use regex::Regex;
 
 use super::{explain, open_binary};
@@ -20,7 +20,7 @@ pub fn by_pid(pid: i32) -> Result<i32> {
         return Err(Error::usage(format!("{pid} is a thread of process {}", status.tgid))
             .hint(format!("pass --pid {}", status.tgid)));
     }
-    if is_ended(&process) {
+    if !is_alive(&process) {
         return Err(Error::ended(pid));
     }
     Ok(pid)
@@ -90,7 +90,7 @@ fn all() -> Result<impl Iterator<Item = Process>> {
     let processes = all_processes()
         .map_err(|e| Error::environment("cannot list processes: is /proc mounted?").because(e))?;
     let own_pid = std::process::id() as i32;
-    Ok(processes.filter_map(Result::ok).filter(move |p| p.pid != own_pid && !is_ended(p)))
+    Ok(processes.filter_map(Result::ok).filter(move |p| p.pid != own_pid && is_alive(p)))
 }
 
 fn one(processes: impl Iterator<Item = Process>, what: &str) -> Result<i32> {
@@ -127,9 +127,13 @@ fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
+fn is_alive(process: &Process) -> bool {
+    process.stat().is_ok_and(|stat| !is_ended(&stat))
+}
+
 /// Whether only its exit status is left (zombie) or not even that.
-fn is_ended(process: &Process) -> bool {
-    !process.stat().is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X' | 'x'))
+pub(super) fn is_ended(stat: &Stat) -> bool {
+    matches!(stat.state, 'Z' | 'X' | 'x')
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use ledger::{At, Ledger};
 use super::options::Options;
 use super::sampler::Sampler;
 use crate::base::units::format_count;
-use crate::base::{Result, monotonic_ns};
+use crate::base::{Result, monotonic_ns, thread_cpu_ns};
 use crate::event::{Counters, Event};
 use crate::memory::{LiveMemory, ProcessMemory};
 use crate::runtime::{Bucket, CounterReader, Layout, ProfileReader, Samples, SpanReader, Special};
@@ -27,7 +27,7 @@ const MOST_TRAPPED: f64 = 1000.0;
 /// How long the target is watched to tell how many samples there are.
 const TRIAL: Duration = Duration::from_millis(100);
 
-/// The pause between two readings: at least, and times what one takes.
+/// The pause between two readings: at least, and times the processor time that one takes.
 const PAUSE: Duration = Duration::from_millis(100);
 const REST: u32 = 99;
 
@@ -37,7 +37,7 @@ pub(super) struct Records {
     watch: Watch,
     max_depth: usize,
     ledger: Ledger,
-    /// When it was last read, what that took, and when to read again.
+    /// When it was last read, the processor time which that took, and when to read again.
     latest: Instant,
     took: Duration,
     next: Instant,
@@ -150,9 +150,9 @@ impl Records {
         epochs: impl FnOnce(u32) -> Result<(u32, u32)>,
         mut calls: impl FnMut(&[u64]) -> Vec<u64>,
     ) -> Result<Vec<Event>> {
-        let begin = Instant::now();
+        let (begin, cpu_ns) = (Instant::now(), thread_cpu_ns());
         let read = self.books.read(self.ledger.is_empty());
-        self.took = begin.elapsed();
+        self.took = Duration::from_nanos(thread_cpu_ns().saturating_sub(cpu_ns));
         self.next = Instant::now() + (self.took * REST).max(PAUSE);
         // What was read may be another program's memory by now.
         if self.watch.ended().is_some() {
