@@ -2,11 +2,14 @@
 //! own use of the machine.
 
 use std::fs;
+use std::ops::AddAssign;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::builder::PossibleValuesParser;
+use nix::sys::signal::Signal;
 use serde::Deserialize;
 use xtask::go::{self, GoLine};
 use xtask::process::Process;
@@ -43,6 +46,10 @@ pub(super) struct Args {
     /// Rounds of a watcher that takes little; one that takes much has a quarter of them
     #[arg(long, default_value_t = 16)]
     rounds: usize,
+    /// Attach heaptap once, and stop it (SIGSTOP) where nobody is to watch, for 20 to 40 ms at a
+    /// time: shows smaller losses, but not what its probes take
+    #[arg(long)]
+    stop: bool,
 }
 
 /// Who watches the target, and with which `MemProfileRate` it runs watched and unwatched.
@@ -123,6 +130,13 @@ const LOADS: [Load; 6] = [
 /// getting into it.
 const SETTLE: usize = 3;
 
+/// How often the target tells how far it is where heaptap is stopped, and how many of these
+/// times of either sort make a round. The machine's own speed changes within tenths of seconds, so
+/// what is compared has to be close together; rounds are as long as without stops, so that none
+/// lacks what heaptap does once a second.
+const STOP_INTERVAL: &str = "20ms";
+const STOPS: usize = 100;
+
 pub(super) fn run(args: &Args) -> Result<()> {
     if !shell::on_path("bpftrace") {
         shell::apt_install(&["bpftrace"])?;
@@ -138,7 +152,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let mut series: Vec<Series> = watchers.iter().map(|w| Series::new(w.name)).collect();
     for load in loads.iter().filter(|load| !load.is_latency) {
         for (watcher, series) in watchers.iter().zip(&mut series) {
-            let rounds = Run::start(line, load, watcher)?.rounds(watcher, rounds(args, watcher))?;
+            let rounds = Run::start(line, load, watcher, args.stop)?.rounds(watcher, args)?;
             println!("{}", rounds.row(load, watcher));
             let (lost, half) = rounds.lost();
             // On all CPUs is another program: its points lie on no line with the others.
@@ -147,19 +161,19 @@ pub(super) fn run(args: &Args) -> Result<()> {
             }
         }
     }
-    println!("\n| watcher | p99 of an HTTP handler unwatched, ms | watched, ms |");
-    println!("| --- | --- | --- |");
-    for load in loads.iter().filter(|load| load.is_latency) {
+    // Requests are too few to tell of 50 ms.
+    let latencies: Vec<&&Load> = loads.iter().filter(|load| load.is_latency && !args.stop).collect();
+    if !latencies.is_empty() {
+        println!("\n| watcher | p99 of an HTTP handler unwatched, ms | watched, ms |");
+        println!("| --- | --- | --- |");
+    }
+    for load in latencies {
         for watcher in &watchers {
-            let rounds = Run::start(line, load, watcher)?.rounds(watcher, rounds(args, watcher))?;
+            let rounds = Run::start(line, load, watcher, args.stop)?.rounds(watcher, args)?;
             println!("{}", rounds.latency_row(watcher));
         }
     }
     args.plot.as_ref().map_or(Ok(()), |file| plot::losses(file, &series))
-}
-
-fn rounds(args: &Args, watcher: &Watcher) -> usize {
-    if watcher.cheap { args.rounds.max(2) } else { (args.rounds / 4).max(2) }
 }
 
 /// What the target did in some time.
@@ -186,6 +200,16 @@ impl Block {
     }
 }
 
+impl AddAssign for Block {
+    fn add_assign(&mut self, more: Block) {
+        self.ops += more.ops;
+        self.allocs += more.allocs;
+        self.bytes += more.bytes;
+        self.seconds += more.seconds;
+        self.p99_ms = self.p99_ms.max(more.p99_ms);
+    }
+}
+
 /// What the watcher took while it watched.
 #[derive(Debug, Clone, Copy, Default)]
 struct Use {
@@ -193,7 +217,7 @@ struct Use {
     mib: f64,
 }
 
-/// Rounds of one watcher: each stands between two times without it.
+/// Rounds of one watcher: the target with it and without, or the other way about.
 #[derive(Debug, Default)]
 struct Rounds {
     without: Vec<Block>,
@@ -204,11 +228,16 @@ struct Rounds {
 impl Rounds {
     /// The share of throughput lost in percent, and half the width of its 95% interval, the fifth
     /// of the rounds left out in which most was lost, and that in which least was.
+    ///
+    /// By the logarithms of the rounds' ratios: the mean of ratios themselves is above 1 where
+    /// both sides vary alike, by 1% where they vary by 10%.
     fn lost(&self) -> (f64, f64) {
-        let neighbours = self.without.windows(2).map(|w| f64::midpoint(w[0].throughput(), w[1].throughput()));
-        let lost: Vec<f64> =
-            self.with.iter().zip(neighbours).map(|(w, n)| 100.0 * (1.0 - w.throughput() / n)).collect();
-        trimmed_interval(&lost)
+        let pairs = self.with.iter().zip(&self.without);
+        let logs: Vec<f64> =
+            pairs.map(|(with, without)| (with.throughput() / without.throughput()).ln()).collect();
+        let (mean, half) = trimmed_interval(&logs);
+        let lost = |log: f64| 100.0 * (1.0 - log.exp());
+        (lost(mean), (lost(mean - half) - lost(mean + half)) / 2.0)
     }
 
     fn unwatched(&self, of: fn(&Block) -> f64) -> f64 {
@@ -245,12 +274,14 @@ impl Rounds {
 struct Run {
     target: Process,
     program: PathBuf,
+    /// Lines of the target that are left out, and that count, of each block.
+    settle: usize,
     intervals: usize,
     scratch: tempfile::TempDir,
 }
 
 impl Run {
-    fn start(line: GoLine, load: &Load, watcher: &Watcher) -> Result<Run> {
+    fn start(line: GoLine, load: &Load, watcher: &Watcher, stop: bool) -> Result<Run> {
         let program = targets::build("load", line, Variant::Plain)?;
         let mut command = match load.procs {
             "1" => {
@@ -266,20 +297,72 @@ impl Run {
             .env("GOGC", load.gc_percent)
             .args(load.args)
             .args(["-profile", &profile]);
+        // A round of few long intervals settles in the one that is under way.
+        let (mut settle, mut intervals) = (SETTLE.min(load.intervals), load.intervals);
+        if stop {
+            command.args(["-interval", STOP_INTERVAL]);
+            (settle, intervals) = (0, 1);
+        }
         let mut target = Process::spawn(&mut command)?;
         target.stdout_line(|line| line == "ready", PATIENCE)?;
-        Ok(Run { target, program, intervals: load.intervals, scratch: tempfile::tempdir()? })
+        Ok(Run { target, program, settle, intervals, scratch: tempfile::tempdir()? })
     }
 
-    fn rounds(mut self, watcher: &Watcher, count: usize) -> Result<Rounds> {
-        let mut rounds = Rounds { without: vec![self.block()?], ..Rounds::default() };
-        for _ in 0..count {
+    fn rounds(mut self, watcher: &Watcher, args: &Args) -> Result<Rounds> {
+        let count = if watcher.cheap { args.rounds.max(2) } else { (args.rounds / 4).max(2) };
+        if args.stop {
+            return self.rounds_by_stops(watcher, count);
+        }
+        let mut rounds = Rounds::default();
+        // What gets faster or slower all the time must not look like a loss, or hide one.
+        for round in 0..count {
+            if round % 2 == 0 {
+                rounds.without.push(self.block()?);
+            }
             let (block, used) = self.watched(watcher)?;
             rounds.with.push(block);
             rounds.uses.push(used);
-            rounds.without.push(self.block()?);
+            if round % 2 == 1 {
+                rounds.without.push(self.block()?);
+            }
         }
         Ok(rounds)
+    }
+
+    /// Attached once, and stopped half of the time.
+    fn rounds_by_stops(mut self, watcher: &Watcher, count: usize) -> Result<Rounds> {
+        let How::Heaptap(args) = watcher.how else {
+            bail!("only heaptap can be stopped, not {}", watcher.name)
+        };
+        let record = self.record(args)?;
+        let mut rounds = Rounds::default();
+        let (begin, before) = (Instant::now(), cpu_seconds(record.pid())?);
+        for _ in 0..count {
+            let (mut without, mut with) = (Block::default(), Block::default());
+            for stop in 0..STOPS {
+                for runs in if stop % 2 == 0 { [false, true] } else { [true, false] } {
+                    record.signal(if runs { Signal::SIGCONT } else { Signal::SIGSTOP })?;
+                    *if runs { &mut with } else { &mut without } += self.block()?;
+                }
+            }
+            rounds.without.push(without);
+            rounds.with.push(with);
+        }
+        let cpu_percent = 100.0 * (cpu_seconds(record.pid())? - before) / begin.elapsed().as_secs_f64();
+        rounds.uses.push(Use { cpu_percent, mib: peak_mib(record.pid())? });
+        record.signal(Signal::SIGCONT)?;
+        interrupt(record)?;
+        Ok(rounds)
+    }
+
+    /// heaptap, recording.
+    fn record(&self, args: &[&str]) -> Result<Process> {
+        let mut record = heaptap();
+        record.args(["record", "--pid", &self.target.pid().to_string(), "-o"]);
+        record.arg(self.scratch.path().join("lanes.heaptap")).args(args);
+        let mut record = Process::spawn(&mut record)?;
+        record.stderr_line(|line| line.starts_with("recording"), PATIENCE)?;
+        Ok(record)
     }
 
     /// Attaches, measures, detaches.
@@ -292,11 +375,7 @@ impl Run {
                 Ok((block, Use::default()))
             }
             How::Heaptap(args) => {
-                let mut record = heaptap();
-                record.args(["record", "--pid", &self.target.pid().to_string(), "-o"]);
-                record.arg(self.scratch.path().join("lanes.heaptap")).args(args);
-                let mut record = Process::spawn(&mut record)?;
-                record.stderr_line(|line| line.starts_with("recording"), PATIENCE)?;
+                let record = self.record(args)?;
                 let measured = self.block_beside(&record)?;
                 interrupt(record)?;
                 Ok(measured)
@@ -322,7 +401,7 @@ impl Run {
     fn block_beside(&mut self, watcher: &Process) -> Result<(Block, Use)> {
         let cpu = || cpu_seconds(watcher.pid());
         let before = cpu()?;
-        let begin = std::time::Instant::now();
+        let begin = Instant::now();
         let block = self.block()?;
         let cpu_percent = 100.0 * (cpu()? - before) / begin.elapsed().as_secs_f64();
         Ok((block, Use { cpu_percent, mib: peak_mib(watcher.pid())? }))
@@ -340,19 +419,19 @@ impl Run {
         }
         self.target.discard_stdout();
         let mut block = Block::default();
-        // A round of few long intervals settles in the one that is under way.
-        let settle = SETTLE.min(self.intervals);
-        for number in 0..settle + self.intervals {
+        for number in 0..self.settle + self.intervals {
             let line = self.target.stdout_line(|line| line.starts_with('{'), PATIENCE)?;
-            if number < settle {
+            if number < self.settle {
                 continue;
             }
             let line: Line = serde_json::from_str(&line)?;
-            block.ops += line.ops;
-            block.allocs += line.allocs;
-            block.bytes += line.bytes;
-            block.seconds += line.ns / 1e9;
-            block.p99_ms = line.p99_ns / 1e6;
+            block += Block {
+                ops: line.ops,
+                allocs: line.allocs,
+                bytes: line.bytes,
+                seconds: line.ns / 1e9,
+                p99_ms: line.p99_ns / 1e6,
+            };
         }
         Ok(block)
     }
