@@ -161,7 +161,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             }
         }
     }
-    // Requests are too few to tell of 50 ms.
+    // In 20 ms there are too few requests for a percentile.
     let latencies: Vec<&&Load> = loads.iter().filter(|load| load.is_latency && !args.stop).collect();
     if !latencies.is_empty() {
         println!("\n| watcher | p99 of an HTTP handler unwatched, ms | watched, ms |");
@@ -335,21 +335,22 @@ impl Run {
             bail!("only heaptap can be stopped, not {}", watcher.name)
         };
         let record = self.record(args)?;
-        let mut rounds = Rounds::default();
-        let (begin, before) = (Instant::now(), cpu_seconds(record.pid())?);
-        for _ in 0..count {
-            let (mut without, mut with) = (Block::default(), Block::default());
-            for stop in 0..STOPS {
-                for runs in if stop % 2 == 0 { [false, true] } else { [true, false] } {
-                    record.signal(if runs { Signal::SIGCONT } else { Signal::SIGSTOP })?;
-                    *if runs { &mut with } else { &mut without } += self.block()?;
+        let (mut rounds, used) = used_during(&record, || {
+            let mut rounds = Rounds::default();
+            for _ in 0..count {
+                let (mut without, mut with) = (Block::default(), Block::default());
+                for stop in 0..STOPS {
+                    for runs in if stop % 2 == 0 { [false, true] } else { [true, false] } {
+                        record.signal(if runs { Signal::SIGCONT } else { Signal::SIGSTOP })?;
+                        *if runs { &mut with } else { &mut without } += self.block()?;
+                    }
                 }
+                rounds.without.push(without);
+                rounds.with.push(with);
             }
-            rounds.without.push(without);
-            rounds.with.push(with);
-        }
-        let cpu_percent = 100.0 * (cpu_seconds(record.pid())? - before) / begin.elapsed().as_secs_f64();
-        rounds.uses.push(Use { cpu_percent, mib: peak_mib(record.pid())? });
+            Ok(rounds)
+        })?;
+        rounds.uses.push(used);
         record.signal(Signal::SIGCONT)?;
         interrupt(record)?;
         Ok(rounds)
@@ -376,7 +377,7 @@ impl Run {
             }
             How::Heaptap(args) => {
                 let record = self.record(args)?;
-                let measured = self.block_beside(&record)?;
+                let measured = used_during(&record, || self.block())?;
                 interrupt(record)?;
                 Ok(measured)
             }
@@ -388,7 +389,7 @@ impl Run {
                 let mut bpftrace = Process::spawn(&mut bpftrace)?;
                 bpftrace.stdout_line(|line| line.starts_with("Attaching"), PATIENCE)?;
                 // Killed when dropped: asked to end, it takes up to a minute over its stacks.
-                self.block_beside(&bpftrace)
+                used_during(&bpftrace, || self.block())
             }
         }
     }
@@ -396,15 +397,6 @@ impl Run {
     fn profile(&mut self, rate: u32) -> Result<()> {
         self.target.send(&format!("profile {rate}"))?;
         self.target.stdout_line(|line| line == "done", PATIENCE).map(drop)
-    }
-
-    fn block_beside(&mut self, watcher: &Process) -> Result<(Block, Use)> {
-        let cpu = || cpu_seconds(watcher.pid());
-        let before = cpu()?;
-        let begin = Instant::now();
-        let block = self.block()?;
-        let cpu_percent = 100.0 * (cpu()? - before) / begin.elapsed().as_secs_f64();
-        Ok((block, Use { cpu_percent, mib: peak_mib(watcher.pid())? }))
     }
 
     /// What the target does from now on, once it has settled.
@@ -435,6 +427,14 @@ impl Run {
         }
         Ok(block)
     }
+}
+
+/// What `work` gives, and what a watcher uses meanwhile.
+fn used_during<T>(watcher: &Process, work: impl FnOnce() -> Result<T>) -> Result<(T, Use)> {
+    let (begin, before) = (Instant::now(), cpu_seconds(watcher.pid())?);
+    let done = work()?;
+    let cpu_percent = 100.0 * (cpu_seconds(watcher.pid())? - before) / begin.elapsed().as_secs_f64();
+    Ok((done, Use { cpu_percent, mib: peak_mib(watcher.pid())? }))
 }
 
 /// Processor time of a process so far (proc(5), `/proc/PID/stat`, in hundredths of seconds).
