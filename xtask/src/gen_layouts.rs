@@ -36,7 +36,7 @@ const COLUMNS: [(&str, &str); 12] = [
 
 /// The rows: a struct, and those of its fields that heaptap reads. `_size` is the size
 /// of the struct. A struct or field that was renamed appears under each of its names.
-const ROWS: [(&str, &[&str]); 35] = [
+const ROWS: [(&str, &[&str]); 36] = [
     ("internal/abi.MapType", &["_size"]),
     ("internal/abi.OldMapType", &["_size"]),
     ("internal/abi.SwissMapType", &["_size"]),
@@ -96,6 +96,7 @@ const ROWS: [(&str, &[&str]); 35] = [
     ("runtime.gList", &["_size", "size"]),
     ("runtime.gobuf", &["sp", "pc", "bp"]),
     ("runtime.hchan", &["_size", "qcount", "dataqsiz", "buf", "elemsize", "elemtype"]),
+    ("runtime.heapArena", &["spans", "pageSpecials"]),
     (
         "runtime.heapStatsDelta",
         &[
@@ -123,6 +124,10 @@ const ROWS: [(&str, &[&str]); 35] = [
         &[
             "sweepgen",
             "allspans",
+            "arenas",
+            "allArenas",
+            "heapArenas",
+            "userArenaArenas",
             "spanalloc",
             "cachealloc",
             "specialCleanupAlloc",

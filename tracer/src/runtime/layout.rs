@@ -1,9 +1,11 @@
 //! What one Go version's runtime looks like in memory: the only place that decides by
 //! version.
 
+mod arenas;
 mod queues;
 mod special;
 
+pub(super) use arenas::Arenas;
 pub(super) use queues::Queues;
 pub use special::Special;
 
@@ -39,6 +41,8 @@ pub struct Layout {
     pub mheap_sweepgen: u64,
     /// `runtime.mheap`: its `allspans`, a slice of `*mspan`
     pub mheap_allspans: u64,
+    /// `runtime.heapArena`
+    pub arenas: Arenas,
     /// `runtime.mheap`: bytes of `mspan` and `mcache` structs in use
     pub mheap_spanalloc_inuse: u64,
     pub mheap_cachealloc_inuse: u64,
@@ -339,6 +343,7 @@ impl Layout {
             memstats: Memstats::from_offsets(&at)?,
             mheap_sweepgen: at("runtime.mheap", "sweepgen")?,
             mheap_allspans: at("runtime.mheap", "allspans")?,
+            arenas: Arenas::from_offsets(&at)?,
             mheap_spanalloc_inuse: at("runtime.mheap", "spanalloc")? + at("runtime.fixalloc", "inuse")?,
             mheap_cachealloc_inuse: at("runtime.mheap", "cachealloc")? + at("runtime.fixalloc", "inuse")?,
             gc_controller: GcController::from_offsets(&at)?,
@@ -556,8 +561,9 @@ const MAP_TYPES: [(&str, &str); 4] = [
     ("runtime.maptype", "_size"),
 ];
 
-/// No struct of the runtime that is read here is larger: 1 MiB.
-const MAX_OFFSET: u64 = 1 << 20;
+/// No struct of the runtime that is read here is larger: 4 MiB. The largest is `heapArena` up to Go 1.21,
+/// of 1 to 2 MiB.
+const MAX_OFFSET: u64 = 1 << 22;
 
 fn too_old(version: &GoVersion) -> Error {
     let minor = version.minor;

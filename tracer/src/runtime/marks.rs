@@ -182,7 +182,7 @@ impl SpanReader {
         sampled: Option<&Special>,
     ) -> Result<Marks> {
         let mut marks = Marks { sweepgen: self.sweepgen(memory)?, ..Marks::default() };
-        self.visit(memory, |found| match found {
+        let take = |found| match found {
             Found::Span(span) if !is_small(&span) => marks.torn += 1,
             Found::Span(span) if span.is_user_arena_chunk => marks.user_arenas += 1,
             Found::Span(span) => {
@@ -195,7 +195,12 @@ impl SpanReader {
             }
             Found::NotHeap => {}
             Found::Torn => marks.torn += 1,
-        })?;
+        };
+        // What is sampled and alive has a special.
+        match sampled {
+            Some(_) => self.visit_special(memory, take)?,
+            None => self.visit(memory, take)?,
+        }
         self.read_bits(memory, &mut marks, sampled)?;
         marks.spans.sort_unstable_by_key(|span| span.base);
         // Two spans at one place: one was read before, one after it was freed.

@@ -1,5 +1,6 @@
 //! What the Go runtime looks like in memory: layouts, globals, counters, types, mark bits (tier 2).
 
+mod arenas;
 mod census;
 mod container_layout;
 mod counters;

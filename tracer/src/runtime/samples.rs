@@ -55,7 +55,7 @@ impl SpanReader {
             marks: Vec::new(),
         };
         let mut spans: Vec<Listing> = Vec::new();
-        self.visit(memory, |found| reading.sort(found, &mut spans))?;
+        self.visit_special(memory, |found| reading.sort(found, &mut spans))?;
         for _ in 0..ATTEMPTS {
             let mut changing = Vec::new();
             for batch in spans.chunks(BATCH) {
@@ -182,7 +182,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::layout::Layout;
-    use super::super::spans::tests::{memory_of, reader, small_span};
+    use super::super::marks::PageMarks;
+    use super::super::spans::tests::{list_special, memory_of, reader, small_span};
     use super::*;
     use crate::memory::FakeMemory;
 
@@ -216,7 +217,7 @@ mod tests {
             }
         }
         // Of the first span, slot 2 is marked; of the other one, both.
-        memory.write_u64(0x9000, 1 << 2).write_u64(0xb000, 0b110);
+        memory.write(0x9000, &[0; 24]).write_u64(0x9000, 1 << 2).write_u64(0xb000, 0b110);
         (memory, layout)
     }
 
@@ -238,6 +239,22 @@ mod tests {
             assert_eq!(objects(go, SWEEPGEN + 3), [of_first, of_second(true)].concat(), "{go}: cached");
             assert_eq!(objects(go, SWEEPGEN - 2), [of_first, of_second(false)].concat(), "{go}: not swept");
         }
+    }
+
+    #[test]
+    fn only_spans_with_specials_are_looked_at() {
+        let reader = reader("go1.27.3");
+        let (mut memory, layout) = process("go1.27.3", SWEEPGEN);
+        // The first, and one whose struct is another span's by now.
+        list_special(&mut memory, &reader, &[(0x10_0000, 0xc000_0000), (0x10_0100, 0xc000_6000)]);
+        let samples = reader.samples(&memory, &layout).expect("readable");
+        let addrs: Vec<u64> = samples.objects.iter().map(|object| object.addr).collect();
+        assert_eq!((addrs, samples.torn), (vec![0xc000_0030, 0xc000_0060], 0));
+        let marks = reader.marks(&memory, |_| true, Some(&layout)).expect("readable");
+        let mut pages = marks.pages();
+        let PageMarks::Swept { bits, .. } = pages.at(0xc000_0000) else { panic!("{marks:?}") };
+        assert_eq!(bits[0], 1 << 2);
+        assert_eq!(pages.at(0xc000_2000), PageMarks::NoSpan);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Source: runtime/mheap.go `mspan`, `mheap.allspans`, alike in Go 1.19 to 1.27 but for
 //! where the fields lie and how wide they are (`Layout`).
 
+use super::arenas::ArenaReader;
 use super::globals::Global;
 use super::layout::{Layout, Mspan};
 use super::size_class::{CLASS_TO_SIZE, PAGE_SIZE};
@@ -61,10 +62,11 @@ pub struct SpanReader {
     /// Run-time addresses.
     allspans: u64,
     sweepgen: u64,
+    arenas: ArenaReader,
 }
 
 /// The spans of one page each that a heap of 1 TiB has; a larger number is damage.
-const MAX_SPANS: u64 = 1 << 27;
+pub(super) const MAX_SPANS: u64 = 1 << 27;
 /// Spans whose structs are read with one call.
 const BATCH: usize = 64 << 10;
 /// Reads of the list of spans, which moves when it grows.
@@ -85,6 +87,7 @@ impl SpanReader {
             layout: layout.mspan.clone(),
             allspans: mheap.wrapping_add(layout.mheap_allspans),
             sweepgen: mheap.wrapping_add(layout.mheap_sweepgen),
+            arenas: ArenaReader::new(&layout.arenas, mheap),
         })
     }
 
@@ -121,6 +124,26 @@ impl SpanReader {
             self.read(memory, batch)?.into_iter().for_each(&mut visitor);
         }
         Ok(())
+    }
+
+    /// The same for spans with specials alone, without a look at the others' structs.
+    pub(super) fn visit_special(
+        &self,
+        memory: &impl ProcessMemory,
+        mut visitor: impl FnMut(Found),
+    ) -> Result<()> {
+        self.arenas.special(memory, |spans| {
+            for batch in spans.chunks(BATCH) {
+                let addrs: Vec<u64> = batch.iter().map(|&(addr, _)| addr).collect();
+                for (&(_, base), found) in batch.iter().zip(self.read(memory, &addrs)?) {
+                    // Else it was freed meanwhile, with all that had a special.
+                    if !matches!(found, Found::Span(span) if span.base != base) {
+                        visitor(found);
+                    }
+                }
+            }
+            Ok(())
+        })
     }
 
     /// The spans whose structs are at these addresses, one for each.
@@ -175,7 +198,7 @@ pub(super) fn is_swept(span: u32, heap: u32) -> bool {
 }
 
 /// `count` words, read in pieces that `read_vec` takes.
-fn read_words(memory: &impl ProcessMemory, addr: u64, count: u64) -> Result<Vec<u64>> {
+pub(super) fn read_words(memory: &impl ProcessMemory, addr: u64, count: u64) -> Result<Vec<u64>> {
     const PIECE: u64 = 1 << 20;
     let mut words = Vec::new();
     let mut done = 0;
@@ -272,10 +295,12 @@ pub(super) mod tests {
 
     const LIST: u64 = 0x1000;
     const STRUCTS: u64 = 0x10_0000;
+    const MHEAP: u64 = 0x100_0000;
 
     pub(in super::super) fn reader(go: &str) -> SpanReader {
         let layout = Layout::measured(go).expect(go);
-        SpanReader { layout: layout.mspan, allspans: LIST, sweepgen: LIST + 16 }
+        let arenas = ArenaReader::new(&layout.arenas, MHEAP);
+        SpanReader { layout: layout.mspan, allspans: LIST, sweepgen: LIST + 16, arenas }
     }
 
     /// A span of eight-byte objects.
@@ -341,9 +366,17 @@ pub(super) mod tests {
         memory
     }
 
-    /// A heap of these spans, all in use.
+    /// A heap of these spans, all in use, with specials.
     pub(in super::super) fn memory_of(reader: &SpanReader, spans: &[Span]) -> FakeMemory {
-        memory(&spans.iter().map(|span| encode(&reader.layout, span)).collect::<Vec<_>>())
+        let mut memory = memory(&spans.iter().map(|span| encode(&reader.layout, span)).collect::<Vec<_>>());
+        let listed = (0..).zip(spans).map(|(i, span)| (STRUCTS + 0x100 * i, span.base));
+        list_special(&mut memory, reader, &listed.collect::<Vec<_>>());
+        memory
+    }
+
+    /// From now on these have specials, by the addresses of their structs and their own.
+    pub(in super::super) fn list_special(memory: &mut FakeMemory, reader: &SpanReader, spans: &[(u64, u64)]) {
+        reader.arenas.fake(memory, spans);
     }
 
     #[test]
