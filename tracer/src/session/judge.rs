@@ -27,8 +27,8 @@ const REST: u32 = 4;
 /// The same in a recording by windows, which is to be cheap for the machine, too: a twentieth.
 const REST_OF_WINDOWS: u32 = 19;
 
-/// The same where a cycle that was not judged hides no death.
-const LONG_REST: u32 = 199;
+/// The same where a cycle that was not judged hides no death: a quarter of a percent.
+const LONG_REST: u32 = 399;
 
 /// Deaths in one event, so that none outgrows a frame of the capture.
 const DEATHS: usize = 1 << 15;
@@ -121,9 +121,8 @@ impl<M: ProcessMemory> Judge<M> {
     }
 
     /// Reads the marks and compares: the events that tell what was found, none if that
-    /// was not possible.
-    pub(super) fn judge(&mut self, state: &State) -> Vec<Event> {
-        let begin = Instant::now();
+    /// was not possible. The rest after it is for all that was done since `begin`.
+    pub(super) fn judge(&mut self, state: &State, begin: Instant) -> Vec<Event> {
         let events = self.events(state).unwrap_or_else(|e| {
             // The target may just be ending: others see to that.
             self.obstacle = e.to_string();

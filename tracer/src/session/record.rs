@@ -324,10 +324,11 @@ impl<'a, W: Write> Recorder<'a, W> {
     }
 
     fn judge(&mut self, source: &LiveSource, watch: &Watch) -> Result<()> {
+        let begin = Instant::now();
         // Also those are judged that no reading has found so far.
         self.read_samples(source)?;
         let Some(judge) = &mut self.judge else { return Ok(()) };
-        let events = judge.judge(&self.state);
+        let events = judge.judge(&self.state, begin);
         // What was read may be another program's memory by now.
         if watch.ended().is_some() {
             return Ok(());

@@ -27,9 +27,10 @@ const MOST_TRAPPED: f64 = 1000.0;
 /// How long the target is watched to tell how many samples there are.
 const TRIAL: Duration = Duration::from_millis(100);
 
-/// The pause between two readings: at least, and times the processor time that one takes.
+/// The pause between two readings: at least, and times the processor time that one takes, so that it does
+/// not show in the target's throughput (docs/BENCHMARKS.md).
 const PAUSE: Duration = Duration::from_millis(100);
-const REST: u32 = 99;
+const REST: u32 = 399;
 
 /// Reads them, again and again.
 pub(super) struct Records {
