@@ -1,5 +1,6 @@
 //! What a trap costs at the least: probes on every allocation site of the process whose id is
-//! given, which do next to nothing. They stay until stdin is closed.
+//! given, which do next to nothing, or read one word of the stack behind `--read`. They stay until
+//! stdin is closed.
 //!
 //! `cargo xtask bench overhead` runs it.
 
@@ -15,10 +16,13 @@ fn main() -> Result<()> {
     let target = identify(pid.ok_or_else(|| Error::usage("give the id of a process"))?, None)?;
     let mut plan = ProbePlan::of(&target.binary)?;
     plan.sites.retain(|site| matches!(site.purpose, Purpose::Alloc(_)));
+    // Who tells call sites apart must read a return address.
+    let trigger =
+        if std::env::args().nth(2).as_deref() == Some("--read") { Place::Stack(0) } else { Place::None };
     for site in &mut plan.sites {
         // Of all that the eBPF program does this is the least: it finds its recipe, counts the
         // hit and writes two words to a map.
-        site.purpose = Purpose::GcStart { trigger: Place::None };
+        site.purpose = Purpose::GcStart { trigger };
     }
     let probes = LiveSource::attach(&AttachOptions {
         pid: target.target.pid,

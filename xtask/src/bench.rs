@@ -98,15 +98,18 @@ enum Watcher {
     CountsOnly,
     /// The same traps, with an eBPF program that does next to nothing.
     Floor,
+    /// The same, and one read of a word of the stack.
+    FloorAndRead,
     Bpftrace,
 }
 
-const WATCHERS: [Watcher; 6] = [
+const WATCHERS: [Watcher; 7] = [
     Watcher::Nothing,
     Watcher::Heaptap,
     Watcher::AllocationsOnly,
     Watcher::CountsOnly,
     Watcher::Floor,
+    Watcher::FloorAndRead,
     Watcher::Bpftrace,
 ];
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -138,9 +141,9 @@ fn overhead(args: &Overhead) -> Result<()> {
          ns per object in {rounds} interleaved rounds, median (lowest to highest).\n"
     );
     println!(
-        "| Go | object | alone | heaptap adds | without live heap | counts only | lost | floor | bpftrace adds | ratio |"
+        "| Go | object | alone | heaptap adds | without live heap | counts only | lost | floor | floor and a read | bpftrace adds | ratio |"
     );
-    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     for line in go::parse_lines(&args.go)? {
         for kind in &KINDS {
             let run = Run::start(line, kind, intervals)?;
@@ -158,14 +161,14 @@ struct Figures {
 }
 
 fn row(line: GoLine, kind: &Kind, figures: Figures) -> String {
-    let [alone, heaptap, allocations, counts, floor, bpftrace] = figures.ns;
+    let [alone, heaptap, allocations, counts, floor, floor_and_read, bpftrace] = figures.ns;
     // Rounds are interleaved, so each is compared with its own unwatched part.
     let added = |watched: &[f64]| -> Vec<f64> { watched.iter().zip(&alone).map(|(w, a)| w - a).collect() };
     let (heaptap, allocations, counts) = (added(&heaptap), added(&allocations), added(&counts));
-    let (floor, bpftrace) = (added(&floor), added(&bpftrace));
+    let (floor, floor_and_read, bpftrace) = (added(&floor), added(&floor_and_read), added(&bpftrace));
     let ratio = median(&bpftrace) / median(&heaptap);
     format!(
-        "| {line} | {} | {} | {} | {} | {} | {} | {} | {} | {ratio:.1} |",
+        "| {line} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {ratio:.1} |",
         kind.what,
         spread(&alone),
         spread(&heaptap),
@@ -173,6 +176,7 @@ fn row(line: GoLine, kind: &Kind, figures: Figures) -> String {
         spread(&counts),
         figures.lost,
         spread(&floor),
+        spread(&floor_and_read),
         spread(&bpftrace)
     )
 }
@@ -240,9 +244,13 @@ impl Run {
                 interrupt(record)?;
                 Ok((cost, lost(&capture)?))
             }
-            Watcher::Floor => {
+            Watcher::Floor | Watcher::FloorAndRead => {
                 let mut floor = Command::new(shell::root().join("target/release/examples").join(FLOOR));
-                let mut floor = Process::spawn(floor.arg(self.target.pid().to_string()))?;
+                floor.arg(self.target.pid().to_string());
+                if watcher == Watcher::FloorAndRead {
+                    floor.arg("--read");
+                }
+                let mut floor = Process::spawn(&mut floor)?;
                 floor.stdout_line(|line| line == "ready", PATIENCE)?;
                 Ok((self.cost()?, 0))
             }
