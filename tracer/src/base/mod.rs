@@ -1,10 +1,12 @@
-//! Vocabulary every tier uses: errors with a kind and a hint, units, notes, the clock, a hash (tier 0).
+//! Vocabulary every tier uses: errors with a kind and a hint, units, notes, bitmaps, the clock, a hash (tier 0).
 
+mod bits;
 mod clock;
 mod error;
 mod hash;
 pub mod units;
 
+pub use bits::set_bits;
 pub use clock::{monotonic_ns, thread_cpu_ns};
 pub use error::{Error, ErrorKind, Result};
 pub use hash::Fnv1a;

@@ -1,6 +1,6 @@
 //! Reading many small ranges at once, those near each other together.
 
-use super::{MAX_READ, ProcessMemory};
+use super::{MAX_READ, ProcessMemory, words};
 use crate::base::{Error, Result};
 
 /// Bytes between two ranges that are read along rather than split the reading: copying
@@ -21,6 +21,11 @@ impl Gathered {
     /// The bytes of each range, in the order they were asked for.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.ranges.iter().map(|&(from, to)| self.bytes.get(from..to).unwrap_or_default())
+    }
+
+    /// The first word of each; 0 where it is shorter.
+    pub fn words(&self) -> impl Iterator<Item = u64> {
+        self.iter().map(|bytes| words(bytes).next().unwrap_or(0))
     }
 }
 

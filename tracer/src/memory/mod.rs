@@ -59,5 +59,10 @@ pub trait ProcessMemory: Send + Sync {
     }
 }
 
+/// The little-endian words that some bytes are; less than one at the end is left out.
+pub fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word))
+}
+
 /// The longest single read: 64 MiB. A longer length is damage, not data.
 pub const MAX_READ: usize = 64 << 20;

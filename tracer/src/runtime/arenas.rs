@@ -7,8 +7,8 @@
 use super::layout::Arenas;
 use super::size_class::PAGE_SIZE;
 use super::spans::{MAX_SPANS, read_words};
-use crate::base::{Error, Result};
-use crate::memory::{ProcessMemory, gather};
+use crate::base::{Error, Result, set_bits};
+use crate::memory::{ProcessMemory, gather, words};
 
 /// Of one arena, in bytes.
 const ARENA: u64 = 64 << 20;
@@ -22,7 +22,7 @@ const BITMAP: usize = (ARENA / PAGE_SIZE / 8) as usize;
 const BATCH: usize = 256;
 
 /// The address of a span's struct, and that of the span.
-pub(super) type Listed = (u64, u64);
+pub(super) type Addresses = (u64, u64);
 
 /// Reads the bitmaps of one process, again and again.
 #[derive(Debug, Clone)]
@@ -45,7 +45,7 @@ impl ArenaReader {
     pub(super) fn special(
         &self,
         memory: &impl ProcessMemory,
-        mut visit: impl FnMut(&[Listed]) -> Result<()>,
+        mut visit: impl FnMut(&[Addresses]) -> Result<()>,
     ) -> Result<()> {
         let table = memory.read_u64(self.mheap.wrapping_add(self.layout.table))?;
         let mut left = MAX_SPANS;
@@ -81,44 +81,31 @@ impl ArenaReader {
         }
     }
 
-    fn batch(&self, memory: &impl ProcessMemory, table: u64, numbers: &[u64]) -> Result<Vec<Listed>> {
+    fn batch(&self, memory: &impl ProcessMemory, table: u64, numbers: &[u64]) -> Result<Vec<Addresses>> {
         let entries: Vec<_> = numbers.iter().map(|number| (table.wrapping_add(8 * number), 8)).collect();
         let arenas = gather(memory, &entries)?;
         // An arena is listed a moment before it is in the table.
         let arenas: Vec<(u64, u64)> =
-            numbers.iter().copied().zip(arenas.iter().map(word)).filter(|&(_, arena)| arena != 0).collect();
+            numbers.iter().copied().zip(arenas.words()).filter(|&(_, arena)| arena != 0).collect();
         let bitmaps: Vec<_> =
             arenas.iter().map(|(_, arena)| (arena.wrapping_add(self.layout.page_specials), BITMAP)).collect();
         let (mut entries, mut bases) = (Vec::new(), Vec::new());
         for ((number, arena), bits) in arenas.into_iter().zip(gather(memory, &bitmaps)?.iter()) {
             let base = ARENA_0.wrapping_add(number * ARENA);
-            for page in set_bits(bits) {
+            for page in set_bits(words(bits)).map(|page| page as u64) {
                 entries.push((arena.wrapping_add(self.layout.spans + 8 * page), 8));
                 bases.push(base.wrapping_add(page * PAGE_SIZE));
             }
         }
         let addrs = gather(memory, &entries)?;
-        let mut spans: Vec<Listed> =
-            addrs.iter().map(word).zip(bases).filter(|&(addr, _)| addr != 0).collect();
+        let mut spans: Vec<Addresses> = addrs.words().zip(bases).filter(|&(addr, _)| addr != 0).collect();
         spans.sort_unstable();
         Ok(spans)
     }
 }
 
-/// The numbers of the bits that are set.
-fn set_bits(bytes: &[u8]) -> impl Iterator<Item = u64> {
-    let bits_of = |byte: u8| (0..8).filter(move |bit| byte >> bit & 1 == 1);
-    (0..).zip(bytes).flat_map(move |(at, &byte)| bits_of(byte).map(move |bit| 8 * at + bit))
-}
-
-fn word(bytes: &[u8]) -> u64 {
-    bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::super::layout::Layout;
     use super::*;
     use crate::memory::FakeMemory;
@@ -130,7 +117,7 @@ mod tests {
 
     impl ArenaReader {
         /// Writes what the runtime notes of spans with specials.
-        pub(in super::super) fn fake(&self, memory: &mut FakeMemory, spans: &[Listed]) {
+        pub(in super::super) fn fake(&self, memory: &mut FakeMemory, spans: &[Addresses]) {
             let number_of = |base: u64| base.wrapping_sub(ARENA_0) / ARENA;
             let mut numbers: Vec<u64> = spans.iter().map(|&(_, base)| number_of(base)).collect();
             numbers.dedup();
@@ -159,7 +146,7 @@ mod tests {
         ArenaReader::new(&Layout::measured(go).expect(go).arenas, MHEAP)
     }
 
-    fn special(reader: &ArenaReader, memory: &FakeMemory) -> Result<Vec<Listed>> {
+    fn special(reader: &ArenaReader, memory: &FakeMemory) -> Result<Vec<Addresses>> {
         let mut spans = Vec::new();
         reader.special(memory, |batch| {
             spans.extend_from_slice(batch);
@@ -169,7 +156,8 @@ mod tests {
     }
 
     /// The first and the last page of an arena, and one of the next.
-    const SPANS: [Listed; 3] = [(0x5000, 0xc0_0000_0000), (0x5200, 0xc0_03ff_e000), (0x5100, 0xc0_0400_4000)];
+    const SPANS: [Addresses; 3] =
+        [(0x5000, 0xc0_0000_0000), (0x5200, 0xc0_03ff_e000), (0x5100, 0xc0_0400_4000)];
 
     #[test]
     fn spans_with_specials_are_found_in_every_arena() {
@@ -210,17 +198,6 @@ mod tests {
             memory.write_u64(at, absurd);
             let error = special(&reader, &memory).expect_err("absurd").to_string();
             assert!(error.contains("list of arenas makes no sense"), "{error}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn bits_are_numbered_from_the_lowest(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
-            let numbers: Vec<u64> = set_bits(&bytes).collect();
-            prop_assert!(numbers.is_sorted_by(|a, b| a < b));
-            let mut set = vec![0_u8; bytes.len()];
-            numbers.iter().for_each(|number| set[*number as usize / 8] |= 1 << (number % 8));
-            prop_assert_eq!(set, bytes);
         }
     }
 }

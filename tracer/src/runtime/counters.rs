@@ -14,7 +14,7 @@ use super::size_class::CLASS_TO_SIZE;
 use crate::base::{Error, Noted, Result, monotonic_ns};
 use crate::binary::Binary;
 use crate::event::Counters;
-use crate::memory::ProcessMemory;
+use crate::memory::{ProcessMemory, words};
 
 /// Reads the counters of one process, again and again.
 #[derive(Debug, Clone)]
@@ -280,10 +280,6 @@ fn read_words(memory: &impl ProcessMemory, addrs: impl Iterator<Item = u64>) -> 
     let mut reads: Vec<(u64, &mut [u8])> = addrs.into_iter().zip(bytes.chunks_exact_mut(8)).collect();
     memory.read_many(&mut reads)?;
     Ok(words(&bytes).collect())
-}
-
-fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
-    bytes.chunks_exact(8).filter_map(|word| u64_at(word, 0))
 }
 
 pub(super) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {

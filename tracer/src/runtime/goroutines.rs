@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Layout;
+use super::counters::u64_at;
 use super::globals::Global;
 use super::layout::G;
 use super::unwind::{Stack, StackBytes, Start, Unwinder};
 use crate::base::{Error, Noted, Result, monotonic_ns};
 use crate::binary::Binary;
-use crate::memory::{MAX_READ, ProcessMemory};
+use crate::memory::{MAX_READ, ProcessMemory, words};
 
 /// What a goroutine does (runtime/runtime2.go `_Gidle` and following).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -185,7 +186,7 @@ impl<'a> GoroutineReader<'a> {
             return Ok(Vec::new());
         }
         let list = memory.read_vec(memory.read_u64(self.allgptr)?, bytes)?;
-        Ok(list.chunks_exact(8).filter_map(|word| u64_at(word, 0)).filter(|g| *g != 0).collect())
+        Ok(words(&list).filter(|g| *g != 0).collect())
     }
 
     /// Reads some goroutines into `into`.
@@ -373,10 +374,6 @@ fn notes(goroutines: &Goroutines, unreadable: usize) -> Vec<String> {
 
 fn senseless(len: u64) -> Error {
     Error::failed(format!("the runtime's list of goroutines makes no sense: {len} of them"))
-}
-
-fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
 #[cfg(test)]

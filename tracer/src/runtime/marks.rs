@@ -13,7 +13,7 @@ use super::size_class::PAGE_SIZE;
 use super::spans::{Found, Span, SpanReader, is_swept};
 use super::specials::{self, Wanted};
 use crate::base::Result;
-use crate::memory::{ProcessMemory, gather};
+use crate::memory::{ProcessMemory, gather, words};
 
 /// What one reading found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -230,7 +230,7 @@ impl SpanReader {
         let bits = gather(memory, &ranges)?;
         for ((_, i), bits) in order.into_iter().zip(bits.iter()) {
             marks.spans[i].bits = marks.words.len() as u32 + 1;
-            marks.words.extend(bits.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)));
+            marks.words.extend(words(bits));
         }
         if let Some(layout) = sampled {
             marks.keep_sampled(memory, layout, &swept)?;

@@ -11,7 +11,7 @@ use super::globals::Global;
 use super::layout::{Layout, Profile};
 use crate::base::{Error, Noted, Result};
 use crate::binary::Binary;
-use crate::memory::ProcessMemory;
+use crate::memory::{ProcessMemory, words};
 
 /// The heap profile at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -229,7 +229,7 @@ impl ProfileReader {
         };
         let bucket = Bucket {
             addr,
-            pcs: rest.get(..record as usize)?.chunks_exact(8).filter_map(|pc| u64_at(pc, 0)).collect(),
+            pcs: words(rest.get(..record as usize)?).collect(),
             size,
             // Either the one or the other holds the current cycle, published or about to be.
             published: self.record(&rest, record, size)?.plus(future(cycle)?),

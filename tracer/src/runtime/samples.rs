@@ -77,8 +77,7 @@ impl SpanReader {
         let words = gather(memory, &ranges)?;
         // Marks stay where they are until the next cycle.
         if self.sweepgen(memory)? == sweepgen {
-            for ((_, bit, object), word) in marks.into_iter().zip(words.iter()) {
-                let word = word.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+            for ((_, bit, object), word) in marks.into_iter().zip(words.words()) {
                 samples.objects[object].has_survived = word >> bit & 1 == 1;
             }
         }

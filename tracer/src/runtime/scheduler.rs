@@ -4,12 +4,11 @@
 
 use serde::Serialize;
 
-use super::counters::u64_at;
 use super::globals::Global;
 use super::layout::Layout;
 use crate::base::{Error, Result};
 use crate::binary::Binary;
-use crate::memory::ProcessMemory;
+use crate::memory::{ProcessMemory, words};
 
 /// What `runtime.NumGoroutine`, the thread profile and `runtime.GOMAXPROCS(0)` count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -82,7 +81,7 @@ pub(super) fn processors(memory: &impl ProcessMemory, allp: u64) -> Result<Vec<u
         return Err(Error::failed(format!("the runtime's list of Ps makes no sense: {count}")));
     }
     let list = memory.read_vec(memory.read_u64(allp)?, count as usize * 8)?;
-    Ok(list.chunks_exact(8).filter_map(|p| u64_at(p, 0)).collect())
+    Ok(words(&list).collect())
 }
 
 #[cfg(test)]

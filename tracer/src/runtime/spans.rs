@@ -9,7 +9,7 @@ use super::layout::{Layout, Mspan};
 use super::size_class::{CLASS_TO_SIZE, PAGE_SIZE};
 use crate::base::{Error, Noted, Result};
 use crate::binary::Binary;
-use crate::memory::{ProcessMemory, gather};
+use crate::memory::{ProcessMemory, gather, words};
 
 /// One span as it was read: its values agree with each other, but the target may have
 /// gone on since.
@@ -200,15 +200,15 @@ pub(super) fn is_swept(span: u32, heap: u32) -> bool {
 /// `count` words, read in pieces that `read_vec` takes.
 pub(super) fn read_words(memory: &impl ProcessMemory, addr: u64, count: u64) -> Result<Vec<u64>> {
     const PIECE: u64 = 1 << 20;
-    let mut words = Vec::new();
+    let mut read = Vec::new();
     let mut done = 0;
     while done < count {
         let n = PIECE.min(count - done);
         let bytes = memory.read_vec(addr.wrapping_add(8 * done), 8 * n as usize)?;
-        words.extend(bytes.chunks_exact(8).filter_map(|b| Some(u64::from_le_bytes(*b.first_chunk()?))));
+        read.extend(words(&bytes));
         done += n;
     }
-    Ok(words)
+    Ok(read)
 }
 
 /// What an `mspan` struct holds.

@@ -73,9 +73,9 @@ pub(super) fn walk(
     let heads = gather(memory, &heads)?;
     let mut whole = vec![true; spans.len()];
     let mut open: Vec<Open> = heads
-        .iter()
+        .words()
         .enumerate()
-        .map(|(span, head)| Open { span, special: word(head, 0), latest: None })
+        .map(|(span, special)| Open { span, special, latest: None })
         .filter(|open| open.special != 0)
         .collect();
     for _ in 0..MAX_LENGTH {

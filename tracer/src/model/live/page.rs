@@ -1,5 +1,7 @@
 //! The followed objects whose slots begin in one page of the target's heap.
 
+use crate::base::set_bits;
+
 /// Bytes of a page of the Go heap (runtime/sizeclasses.go `pageShift`).
 pub(super) const PAGE: u64 = 8192;
 
@@ -175,10 +177,9 @@ impl Page {
 
     /// Every object, in no particular order.
     pub(super) fn objects(&self) -> impl Iterator<Item = (usize, Object)> {
-        let dense = self
-            .dense
-            .iter()
-            .flat_map(|dense| set_bits(&dense.held).filter_map(|slot| Some((slot, dense.get(slot)?))));
+        let dense = self.dense.iter().flat_map(|dense| {
+            set_bits(dense.held.iter().copied()).filter_map(|slot| Some((slot, dense.get(slot)?)))
+        });
         let few = self.few.iter().map(|e| (usize::from(e.slot), e.colour));
         dense.chain(few).map(|(slot, colour)| (slot, object(&self.palette, colour)))
     }
@@ -199,7 +200,7 @@ impl Page {
             kept
         };
         if let Some(dense) = &mut self.dense {
-            let all: Vec<usize> = set_bits(&dense.held).collect();
+            let all: Vec<usize> = set_bits(dense.held.iter().copied()).collect();
             for slot in all {
                 if dense.get(slot).is_some_and(|colour| !kept(slot, colour)) {
                     dense.clear(slot);
@@ -287,18 +288,6 @@ fn word_at(bits: &[u64], at: usize) -> u64 {
         0 => word(at / 64),
         shift => word(at / 64) >> shift | word(at / 64 + 1) << (64 - shift),
     }
-}
-
-/// Indices of the bits that are 1, ascending.
-fn set_bits(words: &[u64]) -> impl Iterator<Item = usize> {
-    words.iter().enumerate().flat_map(|(i, &word)| {
-        let mut left = word;
-        std::iter::from_fn(move || {
-            let bit = left.checked_ilog2().map(|_| left.trailing_zeros() as usize)?;
-            left &= left - 1;
-            Some(64 * i + bit)
-        })
-    })
 }
 
 #[cfg(test)]

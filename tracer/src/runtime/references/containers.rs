@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::heap::{Heap, Slot, Use};
-use crate::memory::{ProcessMemory, gather};
+use crate::memory::{ProcessMemory, gather, words};
 use crate::runtime::container_layout::{Buckets, Hchan, Maps, Swiss};
 use crate::runtime::layout::Layout;
 use crate::runtime::size_class::slot_size;
@@ -229,7 +229,7 @@ impl Swiss {
         let slot = start_of(heap, bytes, self.directory)?;
         let count = len.min(MAX_TABLES).min(slot.size / 8);
         let list = memory.read_vec(directory, 8 * count as usize).ok()?;
-        let mut tables: Vec<u64> = list.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect();
+        let mut tables: Vec<u64> = words(&list).collect();
         // Tables that have not yet been split stand there several times.
         tables.sort_unstable();
         tables.dedup();

@@ -28,7 +28,7 @@ use super::layout::Layout;
 use super::spans::SpanReader;
 use crate::base::{Error, Result};
 use crate::binary::Binary;
-use crate::memory::{MAX_READ, ProcessMemory, gather};
+use crate::memory::{MAX_READ, ProcessMemory, gather, words};
 use heap::Heap;
 use scan::Region;
 
@@ -176,7 +176,7 @@ impl ReferenceReader {
     fn pointer_masks(&self, memory: &impl ProcessMemory) -> [Option<Vec<u8>>; 2] {
         let counts = self.globals.each_ref().map(|range| range.end.saturating_sub(range.start) / 8);
         let Ok(module) = memory.read_vec(self.module_data, MODULE_DATA) else { return [None, None] };
-        let words: Vec<u64> = module.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect();
+        let words: Vec<u64> = words(&module).collect();
         let found = words.array_windows().find(|[data, _, bss, _]| [*data, *bss] == counts);
         let Some(&[data, data_mask, bss, bss_mask]) = found else { return [None, None] };
         [(data, data_mask), (bss, bss_mask)].map(|(count, mask)| {
@@ -190,14 +190,14 @@ impl ReferenceReader {
     fn processors(&self, memory: &impl ProcessMemory) -> Result<Vec<u64>> {
         let len = memory.read_u64(self.allp.wrapping_add(8))?.min(MAX_PS);
         let list = memory.read_vec(memory.read_u64(self.allp)?, 8 * len as usize)?;
-        Ok(list.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect())
+        Ok(words(&list).collect())
     }
 
     /// The used parts of goroutines' stacks, as far as that is known while they run.
     fn stacks(&self, memory: &impl ProcessMemory) -> Result<Vec<Region>> {
         let len = (memory.read_u64(self.allglen)? as usize).min(MAX_STACKS);
         let list = memory.read_vec(memory.read_u64(self.allgptr)?, 8 * len)?;
-        let addrs: Vec<u64> = list.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect();
+        let addrs: Vec<u64> = words(&list).collect();
         let g = &self.layout.g;
         let bytes = [g.goid, g.stack + 8, g.sched_sp].into_iter().max().unwrap_or(0) as usize + 8;
         let mut stacks = Vec::new();
