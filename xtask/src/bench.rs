@@ -161,11 +161,10 @@ struct Figures {
 }
 
 fn row(line: GoLine, kind: &Kind, figures: Figures) -> String {
-    let [alone, heaptap, allocations, counts, floor, floor_and_read, bpftrace] = figures.ns;
+    let [alone, watched @ ..] = figures.ns;
     // Rounds are interleaved, so each is compared with its own unwatched part.
-    let added = |watched: &[f64]| -> Vec<f64> { watched.iter().zip(&alone).map(|(w, a)| w - a).collect() };
-    let (heaptap, allocations, counts) = (added(&heaptap), added(&allocations), added(&counts));
-    let (floor, floor_and_read, bpftrace) = (added(&floor), added(&floor_and_read), added(&bpftrace));
+    let added = |watched: Vec<f64>| -> Vec<f64> { watched.iter().zip(&alone).map(|(w, a)| w - a).collect() };
+    let [heaptap, allocations, counts, floor, floor_and_read, bpftrace] = watched.map(added);
     let ratio = median(&bpftrace) / median(&heaptap);
     format!(
         "| {line} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {ratio:.1} |",
